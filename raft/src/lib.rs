@@ -1,0 +1,18 @@
+//! The Raft protocol of one replica of one group, and nothing else.
+//!
+//! This crate owns the rules: elections, replication, commitment. It must never know a clock, a socket, a disk, a
+//! thread or a source of randomness: time and seeds are inputs, and everything it wants done is an output that the
+//! caller polls. Its caller is a core of `raftyard-runtime`, or a test.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod message;
+mod types;
+
+pub use message::{Body, Durability, Entries, Message, Outgoing};
+pub use types::{
+    Configuration, ConfigurationError, Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, Member,
+    NodeId, ReplicaId, Term,
+};

@@ -1,0 +1,133 @@
+//! A group as its users see it: how it is created, how it fares, and the machine it feeds.
+
+use bytes::Bytes;
+use raftyard_raft::{Configuration, Entries, EntryKind, GroupId, LogIndex, NodeId, ReplicaId, Term};
+
+/// A group to create. Every member's node must be given the same configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupConfig {
+    /// The group's id; the same on all nodes.
+    pub group: GroupId,
+    /// Its members.
+    pub configuration: Configuration,
+    /// The node that campaigns at once, so that a thousand fresh groups don't wait an election time-out or storm.
+    /// Only a hint: any member can lead. `None`: whoever times out first.
+    pub preferred_leader: Option<NodeId>,
+}
+
+/// What a replica is in its group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum RoleName {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it could win an election.
+    PreCandidate,
+    /// Runs for leader.
+    Candidate,
+    /// Leads.
+    Leader,
+    /// Stopped on this node, with a reason in the node's log.
+    Failed,
+}
+
+/// How this node's replica of a group fares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// This node's replica.
+    pub replica: ReplicaId,
+    /// What it is.
+    pub role: RoleName,
+    /// Its term.
+    pub term: Term,
+    /// The node that leads, if known.
+    pub leader: Option<NodeId>,
+    /// Index of its last entry.
+    pub last_index: LogIndex,
+    /// Highest index durable on this node.
+    pub durable_index: LogIndex,
+    /// Highest index known to be committed.
+    pub commit_index: LogIndex,
+    /// Highest index applied to the state machine.
+    pub applied_index: LogIndex,
+}
+
+/// The application's part of a group. It runs on the group's core and must not block: a machine that blocks stops
+/// every group of its core.
+pub trait StateMachine {
+    /// The index up to which this machine already holds the log's effect, durably. A machine in memory says 0 and is
+    /// fed the whole log again after a restart.
+    fn applied_index(&self) -> LogIndex {
+        LogIndex(0)
+    }
+
+    /// Applies committed commands, in order, each exactly once. Push one response a command; missing ones are empty.
+    fn apply(&mut self, commands: Commands<'_>, responses: &mut Responses);
+}
+
+/// Makes the state machine of a group: when it is created, and again at every start for each group found in the log.
+/// Called on the group's core, so the machine itself need not be `Send`.
+pub trait StateMachineFactory: Send + Sync {
+    /// The machine of `group`.
+    fn open(&self, group: GroupId) -> Box<dyn StateMachine>;
+}
+
+impl<F, M> StateMachineFactory for F
+where
+    F: Fn(GroupId) -> M + Send + Sync,
+    M: StateMachine + 'static,
+{
+    fn open(&self, group: GroupId) -> Box<dyn StateMachine> {
+        Box::new(self(group))
+    }
+}
+
+/// One committed command.
+#[derive(Clone, Copy, Debug)]
+pub struct Command<'a> {
+    /// Its place in the log.
+    pub index: LogIndex,
+    /// Its term.
+    pub term: Term,
+    /// The bytes proposed. Cloning shares them.
+    pub data: &'a Bytes,
+}
+
+/// Committed commands in order.
+#[derive(Clone, Debug)]
+pub struct Commands<'a> {
+    entries: std::iter::Chain<std::slice::Iter<'a, raftyard_raft::Entry>, std::slice::Iter<'a, raftyard_raft::Entry>>,
+}
+
+impl<'a> Commands<'a> {
+    pub(crate) fn new(entries: Entries<'a>) -> Commands<'a> {
+        Commands { entries: entries.0.iter().chain(entries.1.iter()) }
+    }
+}
+
+impl<'a> Iterator for Commands<'a> {
+    type Item = Command<'a>;
+
+    fn next(&mut self) -> Option<Command<'a>> {
+        let entry = self.entries.find(|e| e.kind == EntryKind::Command)?;
+        Some(Command { index: entry.index, term: entry.term, data: &entry.data })
+    }
+}
+
+/// The responses to one batch of commands, in their order.
+#[derive(Debug, Default)]
+pub struct Responses {
+    responses: Vec<Bytes>,
+}
+
+impl Responses {
+    /// The response to the next command.
+    pub fn push(&mut self, response: Bytes) {
+        self.responses.push(response);
+    }
+
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Bytes> + '_ {
+        self.responses.drain(..)
+    }
+}

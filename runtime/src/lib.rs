@@ -1,0 +1,5 @@
+//! One core of a Raftyard node, and what drives it.
+
+pub mod core;
+pub mod group;
+pub mod mail;
