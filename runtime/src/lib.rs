@@ -3,3 +3,4 @@
 pub mod core;
 pub mod group;
 pub mod mail;
+pub mod mailbox;
