@@ -4,3 +4,5 @@ pub mod core;
 pub mod group;
 pub mod mail;
 pub mod mailbox;
+#[cfg(feature = "driver")]
+pub mod driver;

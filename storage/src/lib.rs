@@ -5,3 +5,5 @@
 
 pub mod aligned;
 pub mod io;
+pub mod device;
+pub mod wal;

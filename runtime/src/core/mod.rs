@@ -3,3 +3,5 @@
 
 pub mod placement;
 pub mod port;
+mod stub;
+pub use stub::{Core, CoreConfig, OpenError};

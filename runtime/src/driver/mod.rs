@@ -1,0 +1,230 @@
+//! The driver: one thread a core that moves bytes, completions and wake-ups between the kernel and the synchronous
+//! [`Core`](crate::core::Core), and decides nothing.
+//!
+//! It owns the core's executor, its sockets and its log's ring, each on the core's own thread. Its caller is the node.
+//! The rules of the executor that shape it: a source that waits has a task of its own and is never polled beside
+//! something busier; tasks end by a flag, never by being dropped; the executor looks at its rings only when no task
+//! wants to run, so the loop sleeps after every turn instead of turning again.
+
+mod bell;
+pub mod clock;
+mod descriptor;
+mod link;
+mod notify;
+mod shared;
+mod socket;
+mod thread;
+mod turn;
+
+use crate::core::port::CoreId;
+use crate::core::{CoreConfig, OpenError};
+use crate::group::StateMachineFactory;
+use crate::mailbox::Mailbox;
+use raftyard_raft::NodeId;
+use raftyard_storage::wal::{WalConfig, WalError};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Tells where the cores of other nodes listen.
+pub trait Resolver: Send + Sync {
+    /// The address of that core, if known. Called on a core: it must not block.
+    fn address(&self, node: NodeId, core: CoreId) -> Option<SocketAddr>;
+}
+
+/// The addresses of the nodes' first cores; each further core listens one port higher.
+impl Resolver for BTreeMap<NodeId, SocketAddr> {
+    fn address(&self, node: NodeId, core: CoreId) -> Option<SocketAddr> {
+        address_of_core(*self.get(&node)?, core)
+    }
+}
+
+/// Where a core of a node listens whose first core listens at `first`; `None` beyond the last port.
+#[must_use]
+pub fn address_of_core(first: SocketAddr, core: CoreId) -> Option<SocketAddr> {
+    let port = first.port().checked_add(core.0)?;
+    Some(SocketAddr::new(first.ip(), port))
+}
+
+/// What a core needs to start.
+pub struct CoreStart {
+    /// The core's own configuration.
+    pub config: CoreConfig,
+    /// Its log's configuration.
+    pub wal: WalConfig,
+    /// The node's data directory.
+    pub data_dir: PathBuf,
+    /// Where this core listens for others; port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Where others listen.
+    pub resolver: Arc<dyn Resolver>,
+    /// The CPU to run on; `None` lets the system move the thread.
+    pub pin: Option<usize>,
+    /// The application's state machines.
+    pub machines: Arc<dyn StateMachineFactory>,
+    /// Commands that may wait for the core.
+    pub mailbox_max: usize,
+    /// How long a connection to a peer may take.
+    pub connect_timeout: Duration,
+    /// Random: seeds election time-outs and the log's salts.
+    pub seed: u64,
+}
+
+/// A core that is opening its log.
+#[derive(Debug)]
+pub struct CoreStarting {
+    ready: mpsc::Receiver<Result<Ready, StartError>>,
+    thread: JoinHandle<Result<(), CoreLost>>,
+}
+
+/// A core that serves.
+#[derive(Debug)]
+pub struct CoreRunning {
+    /// Takes commands from any thread.
+    pub mailbox: Arc<Mailbox>,
+    /// Where the core listens.
+    pub address: SocketAddr,
+    thread: JoinHandle<Result<(), CoreLost>>,
+}
+
+/// What a core reports when it serves.
+struct Ready {
+    mailbox: Arc<Mailbox>,
+    address: SocketAddr,
+}
+
+/// Why a core didn't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port is taken.
+    #[error("{address} is in use by another process (listen)")]
+    PortInUse {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The address can't be bound.
+    #[error("can't listen at {address} (listen): {error}")]
+    Bind {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The bound port can't be listened on.
+    #[error("core {} can't listen on its port: {error}", core.0)]
+    Listen {
+        /// The core.
+        core: CoreId,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The thread can't be pinned.
+    #[error("core {} can't be pinned to CPU {cpu}", core.0)]
+    Pin {
+        /// The core.
+        core: CoreId,
+        /// The CPU.
+        cpu: usize,
+    },
+    /// The thread can't be started.
+    #[error("can't start a thread: {0}")]
+    Thread(io::Error),
+    /// An eventfd or a timerfd can't be had.
+    #[error("can't make an eventfd or timerfd: {0}")]
+    Bell(io::Error),
+    /// The log's ring can't be had.
+    #[error("can't set up the log's io_uring: {0}")]
+    Ring(io::Error),
+    /// The executor can't be had.
+    #[error("can't set up the executor: {0}")]
+    Executor(glommio::GlommioError<()>),
+    /// The log can't be opened.
+    #[error(transparent)]
+    Wal(WalError),
+    /// The core can't be opened.
+    #[error(transparent)]
+    Core(OpenError),
+    /// The thread panicked while starting.
+    #[error("the core's thread panicked while starting")]
+    Panicked,
+}
+
+/// Why a core ended without being asked.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreLost {
+    /// A task of it panicked: a defect.
+    #[error("core {} is lost: one of its tasks panicked", core.0)]
+    Panicked {
+        /// The core.
+        core: CoreId,
+    },
+    /// Its thread panicked outside of any task: a defect, or the kernel refused io_uring.
+    #[error("a core's thread panicked")]
+    ThreadPanicked,
+    /// It can't hear commands or completions any more.
+    #[error("core {} is lost: reading its eventfd or timerfd failed: {error}", core.0)]
+    Deaf {
+        /// The core.
+        core: CoreId,
+        /// What the system said.
+        error: io::Error,
+    },
+}
+
+impl StartError {
+    fn listen(address: SocketAddr, error: io::Error) -> StartError {
+        match error.kind() {
+            io::ErrorKind::AddrInUse => StartError::PortInUse { address },
+            _ => StartError::Bind { address, error },
+        }
+    }
+}
+
+/// Starts a core on a thread of its own.
+///
+/// # Errors
+/// No thread could be started. All else is told by [`CoreStarting::wait`].
+pub fn start(start: CoreStart) -> Result<CoreStarting, StartError> {
+    let (report, ready) = mpsc::sync_channel(1);
+    let name = format!("raftyard-{}-{}", start.config.node, start.config.core.0);
+    let thread = std::thread::Builder::new()
+        .name(name)
+        .spawn(move || thread::run(start, &report))
+        .map_err(StartError::Thread)?;
+    Ok(CoreStarting { ready, thread })
+}
+
+impl CoreStarting {
+    /// Waits until the core serves.
+    ///
+    /// # Errors
+    /// Why it doesn't.
+    pub fn wait(self) -> Result<CoreRunning, StartError> {
+        match self.ready.recv() {
+            Ok(Ok(Ready { mailbox, address })) => Ok(CoreRunning { mailbox, address, thread: self.thread }),
+            Ok(Err(error)) => Err(error),
+            Err(mpsc::RecvError) => Err(StartError::Panicked),
+        }
+    }
+}
+
+impl CoreRunning {
+    /// Asks the core to finish what is under way and end; [`join`](Self::join) waits for it. Several cores are asked
+    /// first and joined then.
+    pub fn shut_down(&self) {
+        // The thread's end says all that the answer would.
+        drop(self.mailbox.shut_down());
+    }
+
+    /// Waits until the core's thread has ended.
+    ///
+    /// # Errors
+    /// It was lost instead of being shut down.
+    pub fn join(self) -> Result<(), CoreLost> {
+        self.thread.join().unwrap_or(Err(CoreLost::ThreadPanicked))
+    }
+}

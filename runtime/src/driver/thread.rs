@@ -1,0 +1,185 @@
+//! The thread of a core, from opening its log to the end of its last task.
+
+use super::bell::{Alarm, Bell};
+use super::notify::{Breath, Notify};
+use super::shared::Shared;
+use super::{CoreLost, CoreStart, Ready, StartError, clock, link, socket, turn};
+use crate::core::Core;
+use crate::mailbox::Mailbox;
+use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use raftyard_storage::device::UringDisk;
+use raftyard_storage::wal::Wal;
+use rustc_hash::FxHashMap;
+use socket2::Socket;
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::os::fd::AsFd;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
+
+/// Memory the executor registers for its own file I/O, which a core doesn't use: the least it takes.
+const EXECUTOR_IO_BYTES: usize = 64 * 1024;
+
+/// After this the executor would interrupt its tasks to look at its rings: never, practically. Should that timer fire
+/// before the first task of a round has run (the thread was off its CPU for a while), the executor takes the round for
+/// idle and sleeps with tasks that want to run. All tasks of a core are short and let it sleep often, so it needs no
+/// timer.
+const PREEMPTION: Duration = Duration::from_secs(3600);
+
+/// What the tasks of a core may take to end.
+const TASKS_END_MAX: Duration = Duration::from_secs(1);
+
+/// Disk operations the device's ring takes at once.
+const RING_ENTRIES: u32 = 64;
+
+/// Closes the mailbox however the thread ends, so that nobody waits for a core that is gone.
+struct Lifeline(Arc<Mailbox>);
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
+/// The body of a core's thread. Reports through `ready` once, when it serves or can't.
+pub(super) fn run(start: CoreStart, ready: &mpsc::SyncSender<Result<Ready, StartError>>) -> Result<(), CoreLost> {
+    let id = start.config.core;
+    match open(start) {
+        Ok(opened) => {
+            let mailbox = Arc::clone(&opened.mailbox);
+            let lifeline = Lifeline(Arc::clone(&mailbox));
+            let Opened { executor, .. } = &opened;
+            let executor = Rc::clone(executor);
+            let report = ready.clone();
+            let ended = executor.run(async move { serve(opened, &report).await });
+            drop(lifeline);
+            drop(executor);
+            ended
+        }
+        Err(error) => {
+            // Whoever started the core may have given up waiting; then nobody is told.
+            drop(ready.send(Err(error)));
+            tracing::debug!(core = id.0, "the core did not start");
+            Ok(())
+        }
+    }
+}
+
+/// A core that could start, before its tasks run.
+struct Opened {
+    executor: Rc<LocalExecutor>,
+    core: Core,
+    disk: UringDisk,
+    socket: Socket,
+    mailbox: Arc<Mailbox>,
+    bell: Arc<Bell>,
+    alarm: Alarm,
+    start: Parts,
+}
+
+/// What of the start is used after opening.
+struct Parts {
+    id: crate::core::port::CoreId,
+    resolver: Arc<dyn super::Resolver>,
+    connect_timeout: Duration,
+}
+
+fn open(start: CoreStart) -> Result<Opened, StartError> {
+    if let Some(cpu) = start.pin
+        && !core_affinity::set_for_current(core_affinity::CoreId { id: cpu })
+    {
+        return Err(StartError::Pin { core: start.config.core, cpu });
+    }
+    let address = start.listen;
+    let socket = socket::bind(address).map_err(|error| StartError::listen(address, error))?;
+    let bell = Arc::new(Bell::new().map_err(StartError::Bell)?);
+    let alarm = Alarm::new().map_err(StartError::Bell)?;
+    let mut disk = UringDisk::open(start.data_dir, RING_ENTRIES).map_err(StartError::Ring)?;
+    let (wal, recovered) = Wal::open(&mut disk, start.wal, start.seed).map_err(StartError::Wal)?;
+    let id = start.config.core;
+    let core = Core::open(start.config, wal, recovered, start.machines, clock::now(), start.seed)
+        .map_err(StartError::Core)?;
+    // From here on the device is not waited for but heard.
+    disk.register_eventfd(bell.as_ref().as_fd()).map_err(StartError::Ring)?;
+    let ringer = Arc::clone(&bell);
+    let mailbox = Arc::new(Mailbox::new(start.mailbox_max, move || ringer.ring()));
+    let executor = executor(&format!("raftyard-{}", id.0)).map_err(StartError::Executor)?;
+    let start = Parts { id, resolver: start.resolver, connect_timeout: start.connect_timeout };
+    Ok(Opened { executor: Rc::new(executor), core, disk, socket, mailbox, bell, alarm, start })
+}
+
+/// An executor for this thread. The thread is pinned already, if it is to be: a placement by the executor would also
+/// let it spin.
+pub(super) fn executor(name: &str) -> Result<LocalExecutor, glommio::GlommioError<()>> {
+    LocalExecutorBuilder::new(Placement::Unbound)
+        .name(name)
+        .io_memory(EXECUTOR_IO_BYTES)
+        .preempt_timer(PREEMPTION)
+        .make()
+}
+
+async fn serve(opened: Opened, ready: &mpsc::SyncSender<Result<Ready, StartError>>) -> Result<(), CoreLost> {
+    let Opened { core, disk, socket, mailbox, bell, alarm, start, executor } = opened;
+    drop(executor);
+    let listening = socket.try_clone().and_then(|stop| {
+        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+        Ok((socket::listen(socket)?, stop, address))
+    });
+    let (listener, stop_listening, address) = match listening {
+        Ok(listening) => listening,
+        Err(error) => {
+            drop(ready.send(Err(StartError::Listen { core: start.id, error })));
+            return Ok(());
+        }
+    };
+    let shared = Rc::new(Shared {
+        id: start.id,
+        core: RefCell::new(core),
+        disk: RefCell::new(disk),
+        mailbox: Arc::clone(&mailbox),
+        bell,
+        alarm,
+        work: Notify::default(),
+        breath: Breath::default(),
+        links: RefCell::new(FxHashMap::default()),
+        resolver: start.resolver,
+        connect_timeout: start.connect_timeout,
+        answers: RefCell::new(Vec::new()),
+        goodbye: RefCell::new(Vec::new()),
+        end_by: Cell::new(None),
+        ending: Cell::new(false),
+        lost: Cell::new(None),
+        ended: Notify::default(),
+        tasks: Cell::new(0),
+    });
+    shared.spawn(turn::hear_bell(Rc::clone(&shared)));
+    shared.spawn(turn::hear_alarm(Rc::clone(&shared)));
+    shared.spawn(link::accept(Rc::clone(&shared), listener));
+    shared.spawn(turn::run(Rc::clone(&shared)));
+    drop(ready.send(Ok(Ready { mailbox, address })));
+    shared.ended.wait().await;
+    end(&shared, &stop_listening).await
+}
+
+/// Lets every task end by itself: a task that is dropped instead would leak, and with it the core.
+async fn end(shared: &Rc<Shared>, stop_listening: &Socket) -> Result<(), CoreLost> {
+    shared.mailbox.close();
+    let end_by = clock::now().after(TASKS_END_MAX);
+    while shared.tasks.get() > 0 {
+        // Each time again: a task that was on its way may have begun to wait only now.
+        shared.bell.ring();
+        shared.alarm.ring();
+        drop(stop_listening.shutdown(std::net::Shutdown::Both));
+        link::shut_down_all(shared);
+        if clock::now() > end_by {
+            tracing::warn!(core = shared.id.0, tasks = shared.tasks.get(), "tasks did not end in time");
+            break;
+        }
+        glommio::timer::sleep(Duration::from_millis(1)).await;
+    }
+    for answer in shared.goodbye.borrow_mut().drain(..) {
+        answer.deliver();
+    }
+    shared.lost.take().map_or(Ok(()), Err)
+}
