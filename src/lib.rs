@@ -1,1 +1,27 @@
-//! skeleton
+//! Raftyard: a runtime that hosts thousands to a million Raft groups on one node.
+//!
+//! A [`Node`] is one process of a cluster. It runs one thread a core, each with its own write-ahead log and sockets;
+//! every group lives on one of them. A [`GroupHandle`] proposes commands from any thread or executor; the group's
+//! [`StateMachine`] on every node applies those that a majority holds durably.
+#![forbid(unsafe_code)]
+
+mod config;
+mod group;
+mod node;
+mod pending;
+mod preflight;
+
+pub use config::{ConfigError, Durability, NodeConfig};
+pub use group::{CreateGroup, GroupHandle, Propose, Status, StatusError};
+pub use node::{Node, OpenError};
+pub use pending::Pending;
+pub use preflight::PreflightError;
+
+pub use bytes::Bytes;
+pub use raftyard_raft::{Configuration, ConfigurationError, GroupId, LogIndex, Member, NodeId, ReplicaId, Term};
+pub use raftyard_runtime::driver::{CoreLost, StartError, floor};
+pub use raftyard_runtime::group::{
+    Command, Commands, GroupConfig, GroupStatus, Responses, RoleName, StateMachine, StateMachineFactory,
+};
+pub use raftyard_runtime::mail::{Applied, CreateGroupError, Limit, NotProposed, ProposeError, Unknown};
+pub use raftyard_storage::io::WriteMode;

@@ -22,7 +22,7 @@ fn main() {
             config: CoreConfig { node: NodeId(n), peers: if n == 2 { vec![NodeId(1)] } else { vec![] }, ..Default::default() },
             wal: Default::default(), data_dir: "target/x".into(), listen: "127.0.0.1:0".parse().unwrap(),
             resolver: resolver.clone(), pin: None, machines: Arc::new(|_: GroupId| M), mailbox_max: 1024, connect_timeout: Duration::from_secs(1), seed: n };
-        let core = raftyard_runtime::driver::start(start).unwrap().wait().unwrap();
+        let core = raftyard_runtime::driver::start(start).unwrap().serve().unwrap();
         resolver.0.lock().unwrap().insert(NodeId(n), core.address);
         cores.push(core);
     }

@@ -60,3 +60,11 @@ impl Disk for UringDisk {
         }
     }
 }
+#[derive(Debug, thiserror::Error)]
+pub enum ProbeError {
+    #[error("stub")]
+    Stub,
+}
+pub fn probe() -> Result<(), ProbeError> {
+    Ok(())
+}

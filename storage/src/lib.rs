@@ -7,3 +7,4 @@ pub mod aligned;
 pub mod io;
 pub mod device;
 pub mod wal;
+pub mod manifest;

@@ -9,6 +9,7 @@ pub struct StoreId(pub u128);
 #[derive(Clone, Debug)]
 pub struct WalConfig {
     pub wal: WalId,
+    pub initialised: bool,
     pub segment_bytes: u64,
     pub batch_bytes_max: usize,
     pub batch_groups_max: usize,
@@ -22,6 +23,7 @@ impl Default for WalConfig {
     fn default() -> Self {
         WalConfig {
             wal: WalId(0),
+            initialised: false,
             segment_bytes: 64 << 20,
             batch_bytes_max: 1 << 20,
             batch_groups_max: 4096,
@@ -50,5 +52,10 @@ pub enum WalError {
 impl Wal {
     pub fn open(_disk: &mut dyn Disk, _config: WalConfig, _seed: u64) -> Result<(Wal, Recovered), WalError> {
         Ok((Wal, Recovered { peers: Vec::new() }))
+    }
+}
+impl WalConfig {
+    pub fn new(wal: WalId) -> WalConfig {
+        WalConfig { wal, ..WalConfig::default() }
     }
 }

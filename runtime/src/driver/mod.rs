@@ -9,6 +9,7 @@
 mod bell;
 pub mod clock;
 mod descriptor;
+pub mod floor;
 mod link;
 mod notify;
 mod shared;
@@ -77,7 +78,8 @@ pub struct CoreStart {
 /// A core that is opening its log.
 #[derive(Debug)]
 pub struct CoreStarting {
-    ready: mpsc::Receiver<Result<Ready, StartError>>,
+    report: mpsc::Receiver<Result<Stage, StartError>>,
+    go: mpsc::SyncSender<()>,
     thread: JoinHandle<Result<(), CoreLost>>,
 }
 
@@ -91,7 +93,17 @@ pub struct CoreRunning {
     thread: JoinHandle<Result<(), CoreLost>>,
 }
 
+/// How far a core is.
+#[derive(Debug)]
+enum Stage {
+    /// Its log is open; it waits for the word to serve.
+    Opened,
+    /// It serves.
+    Serves(Ready),
+}
+
 /// What a core reports when it serves.
+#[derive(Debug)]
 struct Ready {
     mailbox: Arc<Mailbox>,
     address: SocketAddr,
@@ -184,31 +196,61 @@ impl StartError {
     }
 }
 
-/// Starts a core on a thread of its own.
+/// Opens a core on a thread of its own. It serves nobody yet: what must be durable before any core of the node speaks
+/// to others (the manifest of a new node, say) can be done between [`CoreStarting::opened`] and
+/// [`CoreStarting::serve`]. Dropped instead, the core ends.
 ///
 /// # Errors
-/// No thread could be started. All else is told by [`CoreStarting::wait`].
+/// No thread could be started. All else is told by [`CoreStarting::opened`].
 pub fn start(start: CoreStart) -> Result<CoreStarting, StartError> {
-    let (report, ready) = mpsc::sync_channel(1);
+    let (reporter, report) = mpsc::sync_channel(2);
+    let (go, gone) = mpsc::sync_channel(1);
     let name = format!("raftyard-{}-{}", start.config.node, start.config.core.0);
     let thread = std::thread::Builder::new()
         .name(name)
-        .spawn(move || thread::run(start, &report))
+        .spawn(move || thread::run(start, &reporter, &gone))
         .map_err(StartError::Thread)?;
-    Ok(CoreStarting { ready, thread })
+    Ok(CoreStarting { report, go, thread })
 }
 
 impl CoreStarting {
-    /// Waits until the core serves.
+    /// Waits until the core's log is open.
     ///
     /// # Errors
-    /// Why it doesn't.
-    pub fn wait(self) -> Result<CoreRunning, StartError> {
-        match self.ready.recv() {
-            Ok(Ok(Ready { mailbox, address })) => Ok(CoreRunning { mailbox, address, thread: self.thread }),
+    /// Why it can't be opened.
+    pub fn opened(&mut self) -> Result<(), StartError> {
+        match self.report.recv() {
+            Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(error),
             Err(mpsc::RecvError) => Err(StartError::Panicked),
         }
+    }
+
+    /// Lets the core serve, once it is [`opened`](Self::opened), and waits until it does.
+    ///
+    /// # Errors
+    /// Why it doesn't.
+    pub fn serve(self) -> Result<CoreRunning, StartError> {
+        // A thread that is gone has reported why, or panicked.
+        let _ = self.go.send(());
+        loop {
+            match self.report.recv() {
+                Ok(Ok(Stage::Opened)) => {}
+                Ok(Ok(Stage::Serves(Ready { mailbox, address }))) => {
+                    return Ok(CoreRunning { mailbox, address, thread: self.thread });
+                }
+                Ok(Err(error)) => return Err(error),
+                Err(mpsc::RecvError) => return Err(StartError::Panicked),
+            }
+        }
+    }
+}
+
+impl CoreStarting {
+    /// Ends the core instead, and waits until its files are closed.
+    pub fn abandon(self) {
+        drop(self.go);
+        drop(self.thread.join());
     }
 }
 
@@ -227,4 +269,10 @@ impl CoreRunning {
     pub fn join(self) -> Result<(), CoreLost> {
         self.thread.join().unwrap_or(Err(CoreLost::ThreadPanicked))
     }
+}
+
+/// The CPUs this process may run on, in the order cores take them.
+#[must_use]
+pub fn cpus() -> Vec<usize> {
+    core_affinity::get_core_ids().unwrap_or_default().into_iter().map(|cpu| cpu.id).collect()
 }

@@ -3,7 +3,7 @@
 use super::bell::{Alarm, Bell};
 use super::notify::{Breath, Notify};
 use super::shared::Shared;
-use super::{CoreLost, CoreStart, Ready, StartError, clock, link, socket, turn};
+use super::{CoreLost, CoreStart, Ready, Stage, StartError, clock, link, socket, turn};
 use crate::core::Core;
 use crate::mailbox::Mailbox;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
@@ -42,33 +42,38 @@ impl Drop for Lifeline {
     }
 }
 
-/// The body of a core's thread. Reports through `ready` once, when it serves or can't.
-pub(super) fn run(start: CoreStart, ready: &mpsc::SyncSender<Result<Ready, StartError>>) -> Result<(), CoreLost> {
-    let id = start.config.core;
-    match open(start) {
-        Ok(opened) => {
-            let mailbox = Arc::clone(&opened.mailbox);
-            let lifeline = Lifeline(Arc::clone(&mailbox));
-            let Opened { executor, .. } = &opened;
-            let executor = Rc::clone(executor);
-            let report = ready.clone();
-            let ended = executor.run(async move { serve(opened, &report).await });
-            drop(lifeline);
-            drop(executor);
-            ended
-        }
+/// The body of a core's thread. Reports through `report` when the log is open, waits for `go`, and reports again when
+/// the core serves; or reports once why it can't.
+pub(super) fn run(
+    start: CoreStart,
+    report: &mpsc::SyncSender<Result<Stage, StartError>>,
+    go: &mpsc::Receiver<()>,
+) -> Result<(), CoreLost> {
+    // Whoever started the core may have given up waiting: then nobody is told, here and below.
+    let opened = match open(start) {
+        Ok(opened) => opened,
         Err(error) => {
-            // Whoever started the core may have given up waiting; then nobody is told.
-            drop(ready.send(Err(error)));
-            tracing::debug!(core = id.0, "the core did not start");
-            Ok(())
+            drop(report.send(Err(error)));
+            return Ok(());
         }
+    };
+    let _lifeline = Lifeline(Arc::clone(&opened.mailbox));
+    let executor = match executor(&format!("raftyard-{}", opened.start.id.0)) {
+        Ok(executor) => executor,
+        Err(error) => {
+            drop(report.send(Err(StartError::Executor(error))));
+            return Ok(());
+        }
+    };
+    if report.send(Ok(Stage::Opened)).is_err() || go.recv().is_err() {
+        return Ok(());
     }
+    let report = report.clone();
+    executor.run(async move { serve(opened, &report).await })
 }
 
 /// A core that could start, before its tasks run.
 struct Opened {
-    executor: Rc<LocalExecutor>,
     core: Core,
     disk: UringDisk,
     socket: Socket,
@@ -104,9 +109,8 @@ fn open(start: CoreStart) -> Result<Opened, StartError> {
     disk.register_eventfd(bell.as_ref().as_fd()).map_err(StartError::Ring)?;
     let ringer = Arc::clone(&bell);
     let mailbox = Arc::new(Mailbox::new(start.mailbox_max, move || ringer.ring()));
-    let executor = executor(&format!("raftyard-{}", id.0)).map_err(StartError::Executor)?;
     let start = Parts { id, resolver: start.resolver, connect_timeout: start.connect_timeout };
-    Ok(Opened { executor: Rc::new(executor), core, disk, socket, mailbox, bell, alarm, start })
+    Ok(Opened { core, disk, socket, mailbox, bell, alarm, start })
 }
 
 /// An executor for this thread. The thread is pinned already, if it is to be: a placement by the executor would also
@@ -119,9 +123,8 @@ pub(super) fn executor(name: &str) -> Result<LocalExecutor, glommio::GlommioErro
         .make()
 }
 
-async fn serve(opened: Opened, ready: &mpsc::SyncSender<Result<Ready, StartError>>) -> Result<(), CoreLost> {
-    let Opened { core, disk, socket, mailbox, bell, alarm, start, executor } = opened;
-    drop(executor);
+async fn serve(opened: Opened, report: &mpsc::SyncSender<Result<Stage, StartError>>) -> Result<(), CoreLost> {
+    let Opened { core, disk, socket, mailbox, bell, alarm, start } = opened;
     let listening = socket.try_clone().and_then(|stop| {
         let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
         Ok((socket::listen(socket)?, stop, address))
@@ -129,7 +132,7 @@ async fn serve(opened: Opened, ready: &mpsc::SyncSender<Result<Ready, StartError
     let (listener, stop_listening, address) = match listening {
         Ok(listening) => listening,
         Err(error) => {
-            drop(ready.send(Err(StartError::Listen { core: start.id, error })));
+            drop(report.send(Err(StartError::Listen { core: start.id, error })));
             return Ok(());
         }
     };
@@ -157,7 +160,7 @@ async fn serve(opened: Opened, ready: &mpsc::SyncSender<Result<Ready, StartError
     shared.spawn(turn::hear_alarm(Rc::clone(&shared)));
     shared.spawn(link::accept(Rc::clone(&shared), listener));
     shared.spawn(turn::run(Rc::clone(&shared)));
-    drop(ready.send(Ok(Ready { mailbox, address })));
+    drop(report.send(Ok(Stage::Serves(Ready { mailbox, address }))));
     shared.ended.wait().await;
     end(&shared, &stop_listening).await
 }

@@ -1,0 +1,166 @@
+//! What must hold before a node starts: found out first and said in one line, rather than as a panic of the executor or
+//! a strange error of the log.
+
+use raftyard_storage::device::{ProbeError, probe};
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::process::{Resource, getrlimit};
+use std::fs::File;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+/// Why a node can't start here.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    /// The kernel refuses io_uring.
+    #[error("{0}")]
+    Uring(#[from] ProbeError),
+    /// Too little memory may be locked.
+    #[error(
+        "at most {limit} bytes may be locked (ulimit -l), this node needs {needed}; raise it (LimitMEMLOCK in a unit)"
+    )]
+    Memlock {
+        /// The limit in bytes.
+        limit: u64,
+        /// What is needed.
+        needed: u64,
+    },
+    /// The machine is too small to give each core a CPU.
+    #[error("cores = {cores}: this process may use {cpus} CPUs; lower cores, or set pin = false")]
+    Cores {
+        /// The cores asked for.
+        cores: u16,
+        /// The CPUs there are.
+        cpus: usize,
+    },
+    /// The data directory can't be made or used.
+    #[error("data_dir = {}: {error}", path.display())]
+    DataDir {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// The data directory is in memory.
+    #[error("data_dir = {}: it is in memory ({filesystem}), where nothing is durable; use a disk", path.display())]
+    InMemory {
+        /// The directory.
+        path: PathBuf,
+        /// The filesystem.
+        filesystem: &'static str,
+    },
+    /// The filesystem has no direct I/O.
+    #[error("data_dir = {}: its filesystem has no direct I/O (O_DIRECT); use ext4 or xfs", path.display())]
+    NoDirectIo {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Another process uses the directory.
+    #[error("data_dir = {}: in use by another node", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
+
+/// The executor of a core asks for this limit whatever it locks.
+const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
+/// What a core locks: the executor's registered buffers, in each of its three rings.
+const MEMLOCK_BYTES_PER_CORE: u64 = 3 * 64 * 1024;
+
+const LOCK_FILE: &str = "lock";
+const PROBE_FILE: &str = "direct-io-probe";
+
+/// f_type of statfs(2).
+const MEMORY_FILESYSTEMS: [(i64, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+
+/// Holds the data directory for this process; released when dropped, also by a crash.
+#[derive(Debug)]
+pub(crate) struct DataDirLock {
+    _file: OwnedFd,
+}
+
+/// Checks what the kernel gives this process.
+pub(crate) fn check_system(cores: u16) -> Result<(), PreflightError> {
+    let needed = memlock_needed(cores);
+    if let Some(limit) = getrlimit(Resource::Memlock).current
+        && limit < needed
+    {
+        return Err(PreflightError::Memlock { limit, needed });
+    }
+    Ok(probe()?)
+}
+
+/// Checks that each core can have a CPU, and gives them out.
+pub(crate) fn cpus(cores: u16) -> Result<Vec<usize>, PreflightError> {
+    let cpus = raftyard_runtime::driver::cpus();
+    if cpus.len() < usize::from(cores) {
+        return Err(PreflightError::Cores { cores, cpus: cpus.len() });
+    }
+    Ok(cpus)
+}
+
+/// Makes the data directory if it is missing, checks its filesystem, and takes it for this process.
+pub(crate) fn take_data_dir(path: &Path) -> Result<DataDirLock, PreflightError> {
+    let failed = |error: io::Error| PreflightError::DataDir { path: path.to_owned(), error };
+    make_durably(path).map_err(failed)?;
+    let kind = rustix::fs::statfs(path).map_err(|error| failed(error.into()))?.f_type;
+    #[expect(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
+    if let Some((_, filesystem)) = MEMORY_FILESYSTEMS.iter().find(|(magic, _)| *magic == kind as i64) {
+        return Err(PreflightError::InMemory { path: path.to_owned(), filesystem });
+    }
+    let lock = lock(path)?;
+    check_direct_io(path)?;
+    Ok(lock)
+}
+
+fn memlock_needed(cores: u16) -> u64 {
+    MEMLOCK_BYTES_MIN.max(u64::from(cores) * MEMLOCK_BYTES_PER_CORE)
+}
+
+/// A directory whose own entry is durable: a log that is must not vanish with its directory.
+fn make_durably(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    let mut missing = Vec::new();
+    let mut ancestor = path;
+    while !ancestor.as_os_str().is_empty() && !ancestor.exists() {
+        missing.push(ancestor);
+        match ancestor.parent() {
+            Some(parent) => ancestor = parent,
+            None => break,
+        }
+    }
+    std::fs::create_dir_all(path)?;
+    for made in missing {
+        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(parent)?.sync_all()?;
+    }
+    Ok(())
+}
+
+fn lock(path: &Path) -> Result<DataDirLock, PreflightError> {
+    let failed = |error: io::Error| PreflightError::DataDir { path: path.to_owned(), error };
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC;
+    let file = rustix::fs::open(path.join(LOCK_FILE), flags, Mode::from_raw_mode(0o644))
+        .map_err(|error| failed(error.into()))?;
+    match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(DataDirLock { _file: file }),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(PreflightError::InUse { path: path.to_owned() }),
+        Err(error) => Err(failed(error.into())),
+    }
+}
+
+fn check_direct_io(path: &Path) -> Result<(), PreflightError> {
+    let probe = path.join(PROBE_FILE);
+    let flags = OFlags::CREATE | OFlags::RDWR | OFlags::CLOEXEC | OFlags::DIRECT;
+    let opened = rustix::fs::open(&probe, flags, Mode::from_raw_mode(0o644));
+    // A leftover of it is harmless and taken again by the next start.
+    drop(std::fs::remove_file(&probe));
+    match opened {
+        Ok(_) => Ok(()),
+        Err(rustix::io::Errno::INVAL) => Err(PreflightError::NoDirectIo { path: path.to_owned() }),
+        Err(error) => Err(PreflightError::DataDir { path: path.to_owned(), error: error.into() }),
+    }
+}
