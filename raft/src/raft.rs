@@ -192,7 +192,7 @@ pub enum RestoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// This replica doesn't lead.
-    #[error("not the leader")]
+    #[error("not the leader{}", leader_hint(.leader))]
     NotLeader {
         /// Who leads, if known.
         leader: Option<ReplicaId>,
@@ -451,6 +451,13 @@ impl Raft {
             // A refusal; if its term was higher, it has already done its work. Granted ones never come here.
             Body::PreVoteAnswer { .. } | Body::PreVote { .. } => {}
         }
+    }
+}
+
+fn leader_hint(leader: &Option<ReplicaId>) -> alloc::string::String {
+    match leader {
+        Some(leader) => alloc::format!("; replica {leader} leads"),
+        None => "; no leader is known".into(),
     }
 }
 

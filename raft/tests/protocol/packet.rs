@@ -49,6 +49,10 @@ impl Packet {
         self.message.to.0 as usize
     }
 
+    pub(crate) fn is_append_from(&self, id: usize) -> bool {
+        self.from() == id && matches!(self.message.body, Body::Append { .. })
+    }
+
     pub(crate) fn describe(&self) -> String {
         let Message { from, to, term, .. } = self.message;
         let body = match self.message().body {

@@ -6,6 +6,8 @@
 //! ```text
 //! cluster 3 [name=value ...]   a group of three; settings in the words of `Settings`, and write_bytes_max, writes_max
 //! log 2 terms=1,1,4 [term=5] [vote=1]     what replica 2 has on disk, before anything happens
+//! elect 1                      a long silence, then 1 campaigns and wins, and everybody knows what is committed
+//! elect 1 by 2 3               the same, but 1 talks to 2 and 3 alone, and only its first appends are on their way
 //! campaign 1 | deadline 1 | beat 1 | step_down 1 | unreachable 1 2 | propose 1 data ...
 //! deliver 1->2 [count]         the oldest messages from 1 to 2, in one turn of 2; `all` for all of them
 //! drop 1->2 [count] | double 1->2 | postpone 1->2      the oldest is lost, is sent again, or goes behind the others
@@ -16,6 +18,7 @@
 //! wait 150                     time passes
 //! status | network | logs      what the replicas are, what is on its way, what the logs hold
 //! ```
+//! After `quiet` only changes of role are told.
 
 use crate::cluster::{Cluster, Disk, settings};
 use crate::packet::{Packet, list};
@@ -107,15 +110,22 @@ impl Stage {
             cluster
         });
         let before = roles(cluster);
+        let (quiet, words) = match words.split_first() {
+            Some((&"quiet", rest)) if !rest.is_empty() => (true, rest),
+            _ => (words[0] == "elect", &words[..]),
+        };
         let said = command(cluster, words[0], &words[1..])?;
         let mut output = cluster.trace.as_mut().map(std::mem::take).unwrap_or_default();
         output.extend(said);
+        if quiet {
+            output.clear();
+        }
         for (was, is) in before.into_iter().zip(roles(cluster)) {
             if was != is {
                 output.push(is);
             }
         }
-        if output.is_empty() {
+        if output.is_empty() && !quiet {
             output.push("nothing".to_owned());
         }
         Ok(output)
@@ -171,6 +181,7 @@ fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
     match name {
         "deliver" | "drop" | "double" | "postpone" => said = on_link(cluster, name, words)?,
         "settle" => settle(cluster),
+        "elect" => elect(cluster, words)?,
         "wait" => cluster.now.0 += number::<u64>(words, 0)?,
         "status" => said = status(cluster),
         "logs" => said = logs(cluster),
@@ -211,6 +222,56 @@ fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
     Ok(said)
 }
 
+/// Makes a replica the leader with the votes of all, or of those named after `by`.
+fn elect(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
+    let id = number(words, 0)?;
+    let voters: Vec<usize> = (2..words.len()).map(|place| number(words, place)).collect::<Result<_, _>>()?;
+    for _ in 0..3 {
+        // Whoever heard a leader lately refuses pre-votes; a refusal may also tell of a higher term, so try again.
+        cluster.now.0 += 1_000;
+        let now = cluster.now;
+        cluster.raft(id).ok_or("it is down")?.campaign(now);
+        cluster.turn(id);
+        if voters.is_empty() {
+            settle(cluster);
+        }
+        for _ in 0..4 {
+            talk(cluster, id, &voters);
+        }
+        if cluster.leader() == Some(id) {
+            if voters.is_empty() {
+                cluster.raft(id).ok_or("it is down")?.beat();
+                cluster.turn(id);
+                settle(cluster);
+            }
+            return Ok(());
+        }
+    }
+    Err(format!("{id} can't win: {:?}", status(cluster)))
+}
+
+/// One exchange of a candidate with some voters. As soon as it leads, what else is on its way from and to it is lost.
+fn talk(cluster: &mut Cluster, id: usize, voters: &[usize]) {
+    for voter in voters {
+        for (from, to) in [(id, *voter), (*voter, id)] {
+            if cluster.leader() == Some(id) {
+                cluster.network.retain(|p| p.is_append_from(id) || (p.from() != id && p.to() != id));
+                return;
+            }
+            let link = |p: &mut Packet| p.from() == from && p.to() == to;
+            let packets: Vec<Packet> = cluster.network.extract_if(.., link).collect();
+            for packet in packets {
+                cluster.deliver(&packet).expect("an honest message is taken");
+            }
+            cluster.turn(to);
+            while cluster.writes(to) > 0 && cluster.leader() != Some(id) {
+                cluster.persisted(to);
+                cluster.turn(to);
+            }
+        }
+    }
+}
+
 /// The commands on the oldest messages of one link.
 fn on_link(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<String>, String> {
     let link = words.first().and_then(|w| w.split_once("->")).ok_or("from->to is wanted")?;
@@ -227,7 +288,10 @@ fn on_link(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
         match name {
             "deliver" => said.extend(cluster.deliver(&packet).err().map(|error| format!("refused: {error}"))),
             "drop" => said.push(format!("lost: {}", packet.describe())),
-            "double" => cluster.network.extend([packet.clone(), packet]),
+            "double" => {
+                cluster.network.insert(place, packet.clone());
+                cluster.network.insert(place, packet);
+            }
             _ => cluster.network.push(packet),
         }
     }
