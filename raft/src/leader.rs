@@ -4,10 +4,10 @@
 //! durable. Its appends and heartbeats are formed in `output`, when they are polled.
 
 use crate::log::Log;
-use crate::progress::{Mode, Progress};
+use crate::progress::Progress;
 use crate::raft::{Raft, State};
 use crate::settings::Settings;
-use crate::types::{Configuration, Entry, LogIndex, LogPosition};
+use crate::types::{Configuration, Entry, LogIndex, LogPosition, ReplicaId};
 use alloc::boxed::Box;
 
 /// What only a leader knows.
@@ -107,6 +107,15 @@ impl Raft {
         leadership.peer(self.seat, seat).rejected(rejected, agree.index);
     }
 
+    /// The progress of a peer, if this replica leads and that is one.
+    pub(crate) fn peer(&mut self, replica: ReplicaId) -> Option<&mut Progress> {
+        let seat = self.configuration.voter_index(replica).filter(|seat| *seat != usize::from(self.seat))?;
+        match &mut self.state {
+            State::Leader(leadership) => Some(leadership.peer(self.seat, seat)),
+            _ => None,
+        }
+    }
+
     pub(crate) fn append_as_leader(&mut self, entry: Entry) {
         let State::Leader(leadership) = &mut self.state else { panic!("only a leader appends") };
         leadership.uncommitted_bytes += entry.cost();
@@ -121,16 +130,6 @@ impl Raft {
         if held > self.commit && self.log.term(held) == Some(self.hard.term) {
             leadership.uncommitted_bytes -= self.log.bytes_between(self.commit, held);
             self.commit = held;
-        }
-    }
-}
-
-impl Progress {
-    /// The link to the peer was lost. While probing nothing is assumed to arrive, so nothing changes then; a beat
-    /// probes again.
-    pub(crate) fn lost(&mut self) {
-        if self.mode == Mode::Replicate {
-            self.become_probe();
         }
     }
 }

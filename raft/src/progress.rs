@@ -113,8 +113,23 @@ impl Progress {
         }
     }
 
+    /// The link was lost. While probing nothing is assumed to arrive, so nothing changes then.
+    pub(crate) fn lost(&mut self) {
+        if self.mode == Mode::Replicate {
+            self.become_probe();
+        }
+    }
+
+    /// A new link stands: nothing of what went before is on its way any more.
+    pub(crate) fn found(&mut self) {
+        match &mut self.mode {
+            Mode::Replicate => self.become_probe(),
+            Mode::Probe { outstanding } => *outstanding = false,
+        }
+    }
+
     /// What was on its way may be lost: start again from what is known.
-    pub(crate) fn become_probe(&mut self) {
+    fn become_probe(&mut self) {
         self.next = self.matched.next();
         self.mode = Mode::Probe { outstanding: false };
         self.inflight = Inflight::default();

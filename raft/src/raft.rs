@@ -290,14 +290,19 @@ impl Raft {
         }
     }
 
-    /// Whether a link to the node of `replica` was lost: what was on its way may never arrive. Unknown replicas and
-    /// followers don't care.
+    /// The link to the node of `replica` was lost: what was on its way may never arrive, so one append at a time goes
+    /// there until one is answered. Only a leader cares.
     pub fn handle_unreachable(&mut self, replica: ReplicaId) {
-        let seat = self.configuration.voter_index(replica);
-        if let (Some(seat), State::Leader(leadership)) = (seat, &mut self.state)
-            && seat != usize::from(self.seat)
-        {
-            leadership.peer(self.seat, seat).lost();
+        if let Some(peer) = self.peer(replica) {
+            peer.lost();
+        }
+    }
+
+    /// A link to the node of `replica` stands again: if it lacks entries it is sent an append now, not after the beats
+    /// that would notice its silence. Only a leader cares.
+    pub fn handle_reachable(&mut self, replica: ReplicaId) {
+        if let Some(peer) = self.peer(replica) {
+            peer.found();
         }
     }
 

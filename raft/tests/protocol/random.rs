@@ -1,5 +1,7 @@
 //! Random schedules: loss, duplication, reordering, crashes that lose what was not durable, writes of any size that
 //! complete at any time. Whatever happens the invariants hold, and a group left in peace agrees again.
+//!
+//! `RAFTYARD_SEED=n` runs one schedule, `RAFTYARD_SCHEDULES=n` as many.
 
 use crate::cluster::{Cluster, Disk, settings};
 use raftyard_raft::{LogIndex, Settings};
@@ -17,9 +19,10 @@ struct Totals {
 
 #[test]
 fn random_schedules_keep_the_promises() {
-    let only: Option<u64> = std::env::var("RAFTYARD_SEED").ok().map(|s| s.parse().expect("a number"));
+    let number = |name| std::env::var(name).ok().map(|s| s.parse::<u64>().expect("a number"));
+    let (only, schedules) = (number("RAFTYARD_SEED"), number("RAFTYARD_SCHEDULES").unwrap_or(SCHEDULES));
     let mut totals = Totals::default();
-    for seed in only.map_or(0..SCHEDULES, |seed| seed..seed + 1) {
+    for seed in only.map_or(0..schedules, |seed| seed..seed + 1) {
         let outcome = std::panic::catch_unwind(|| schedule(seed));
         match outcome {
             Ok(one) => {
@@ -36,9 +39,9 @@ fn random_schedules_keep_the_promises() {
     println!("{} elections, {} entries committed, {} crashes", totals.elections, totals.committed, totals.crashes);
     // A schedule that elects and commits nothing proves nothing.
     if only.is_none() {
-        assert!(totals.elections > 3 * SCHEDULES as usize, "only {} elections", totals.elections);
-        assert!(totals.committed > 10 * SCHEDULES as usize, "only {} entries committed", totals.committed);
-        assert!(totals.crashes > SCHEDULES as usize);
+        assert!(totals.elections > 3 * schedules as usize, "only {} elections", totals.elections);
+        assert!(totals.committed > 10 * schedules as usize, "only {} entries committed", totals.committed);
+        assert!(totals.crashes > schedules as usize);
     }
 }
 
@@ -90,7 +93,7 @@ fn act(cluster: &mut Cluster, dice: &mut Dice, step: u32, nastiness: usize) -> b
         97 => {
             let peer = raftyard_raft::ReplicaId(1 + dice.below(cluster.replicas.len()) as u64);
             if let Some(raft) = cluster.raft(id) {
-                raft.handle_unreachable(peer);
+                if dice.below(2) == 0 { raft.handle_unreachable(peer) } else { raft.handle_reachable(peer) }
             }
         }
         _ => return crash_or_restart(cluster, dice, id, nastiness),

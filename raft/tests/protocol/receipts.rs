@@ -47,17 +47,18 @@ fn the_same_entry_written_twice_is_durable_the_second_time() {
 #[test]
 fn a_vote_counts_when_it_is_durable_and_in_its_own_term_only() {
     let mut raft = open(Restored::default()).unwrap();
-    let mut answer = |raft: &mut Raft, term: u64, body| {
-        let message = Message { group: GroupId(1), from: ReplicaId(2), to: ReplicaId(1), term: Term(term), body };
+    let answer = |raft: &mut Raft, from: u64, term: u64, body| {
+        let message = Message { group: GroupId(1), from: ReplicaId(from), to: ReplicaId(1), term: Term(term), body };
         raft.handle_message(Instant(0), message).unwrap();
     };
     raft.campaign(Instant(0));
-    answer(&mut raft, 1, Body::PreVoteAnswer { granted: true });
+    answer(&mut raft, 2, 1, Body::PreVoteAnswer { granted: true });
     let old = raft.poll_persist(usize::MAX).unwrap().receipt;
     raft.campaign(Instant(0));
-    answer(&mut raft, 2, Body::PreVoteAnswer { granted: true });
+    answer(&mut raft, 2, 2, Body::PreVoteAnswer { granted: true });
     let new = raft.poll_persist(usize::MAX).unwrap().receipt;
-    answer(&mut raft, 2, Body::VoteAnswer { granted: true });
+    answer(&mut raft, 2, 2, Body::VoteAnswer { granted: true });
+    answer(&mut raft, 3, 2, Body::VoteAnswer { granted: true });
     assert_eq!(raft.role(), Role::Candidate, "its own vote is not durable");
     raft.handle_persisted(old);
     assert_eq!(raft.role(), Role::Candidate, "that was the vote of term 1");

@@ -8,14 +8,15 @@
 //! log 2 terms=1,1,4 [term=5] [vote=1]     what replica 2 has on disk, before anything happens
 //! elect 1                      a long silence, then 1 campaigns and wins, and everybody knows what is committed
 //! elect 1 by 2 3               the same, but 1 talks to 2 and 3 alone, and only its first appends are on their way
-//! campaign 1 | deadline 1 | beat 1 | step_down 1 | unreachable 1 2 | propose 1 data ...
+//! campaign 1 | deadline 1 | beat 1 | step_down 1 | unreachable 1 2 | reachable 1 2
+//! propose 1 data ...
 //! deliver 1->2 [count]         the oldest messages from 1 to 2, in one turn of 2; `all` for all of them
 //! drop 1->2 [count] | double 1->2 | postpone 1->2      the oldest is lost, is sent again, or goes behind the others
 //! persist 1 [count]            the oldest writes of 1 complete
 //! settle                       everything is delivered and persisted, until nothing happens any more
 //! crash 1 [kept]               1 loses all writes under way but the first `kept`
 //! restart 1 [applied]
-//! wait 150                     time passes
+//! wait 150                     time passes, and whose time has run out is told
 //! status | network | logs      what the replicas are, what is on its way, what the logs hold
 //! ```
 //! After `quiet` only changes of role are told.
@@ -182,7 +183,16 @@ fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
         "deliver" | "drop" | "double" | "postpone" => said = on_link(cluster, name, words)?,
         "settle" => settle(cluster),
         "elect" => elect(cluster, words)?,
-        "wait" => cluster.now.0 += number::<u64>(words, 0)?,
+        "wait" => {
+            cluster.now.0 += number::<u64>(words, 0)?;
+            for id in cluster.ids() {
+                let now = cluster.now;
+                if let Some(raft) = cluster.raft(id) {
+                    raft.handle_deadline(now);
+                }
+                cluster.turn(id);
+            }
+        }
         "status" => said = status(cluster),
         "logs" => said = logs(cluster),
         "network" => said = cluster.network.iter().map(Packet::describe).collect(),
@@ -212,6 +222,7 @@ fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
                         "beat" => raft.beat(),
                         "step_down" => raft.step_down(now),
                         "unreachable" => raft.handle_unreachable(ReplicaId(number(words, 1)?)),
+                        "reachable" => raft.handle_reachable(ReplicaId(number(words, 1)?)),
                         _ => return Err("no such command".to_owned()),
                     }
                 }
