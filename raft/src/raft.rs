@@ -1,4 +1,4 @@
-//! One replica's protocol state: what it is made from, its inputs, its commands and its getters.
+//! One replica's protocol state: what it is made from, its inputs and its commands.
 //!
 //! The rules live beside: `election`, `follower`, `leader`; what goes out is formed in `output`. This file owns the
 //! state and decides which rule an input belongs to. It must never act on a message that `check` has not passed.
@@ -6,13 +6,12 @@
 use crate::check::MessageError;
 use crate::leader::Leadership;
 use crate::log::Log;
-use crate::message::{Body, Entries, Message};
+use crate::message::{Body, Message};
 use crate::output::{Answer, Receipt};
 use crate::random::Random;
-use crate::settings::{Settings, SettingsError};
-use crate::types::{
-    Configuration, Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, ReplicaId, Term,
-};
+use crate::restore::{RestoreError, Restored};
+use crate::settings::Settings;
+use crate::types::{Configuration, Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, ReplicaId};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -120,72 +119,6 @@ pub(crate) enum State {
     PreCandidate,
     Candidate,
     Leader(alloc::boxed::Box<Leadership>),
-}
-
-/// What a replica is in its group (Raft paper, section 5.1; the pre-candidate: Raft thesis, section 9.6).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// Follows a leader, or waits for one.
-    Follower,
-    /// Asks whether it could win an election.
-    PreCandidate,
-    /// Runs for leader.
-    Candidate,
-    /// Leads.
-    Leader,
-}
-
-/// What a replica's disk held when it was opened. The default is a fresh replica.
-#[derive(Clone, Debug, Default)]
-pub struct Restored {
-    /// Term and vote.
-    pub hard_state: HardState,
-    /// All entries, from index 1.
-    pub entries: Vec<Entry>,
-    /// What the state machine already holds.
-    pub applied: LogIndex,
-}
-
-/// Why a replica can't be opened with what was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum RestoreError {
-    /// The replica is no voter of the configuration.
-    #[error("replica {0} is not in the configuration")]
-    NotMember(ReplicaId),
-    /// A setting can't be.
-    #[error(transparent)]
-    Settings(#[from] SettingsError),
-    /// The entries have a gap, or don't start at index 1.
-    #[error("entry {found} stands where entry {expected} should be")]
-    NotContiguous {
-        /// The index that should be there.
-        expected: LogIndex,
-        /// The index that is.
-        found: LogIndex,
-    },
-    /// An entry's term is zero, below that of the entry before it, or above the replica's.
-    #[error("entry {index} has term {term}, but the term before it is {before} and the replica's is {current}")]
-    TermOutOfOrder {
-        /// The entry.
-        index: LogIndex,
-        /// Its term.
-        term: Term,
-        /// The term of the entry before it.
-        before: Term,
-        /// The term of the hard state.
-        current: Term,
-    },
-    /// The term is above [`Term::MAX`].
-    #[error("term {0} is out of range")]
-    TermOutOfRange(Term),
-    /// The state machine is ahead of the log.
-    #[error("applied index {applied} is above the last index {last}")]
-    AppliedBeyondLog {
-        /// What the machine holds.
-        applied: LogIndex,
-        /// What the log holds.
-        last: LogIndex,
-    },
 }
 
 /// Why a command was not appended.
@@ -325,110 +258,6 @@ impl Raft {
         self.append_as_leader(entry);
         Ok(position)
     }
-
-    /// Which group.
-    #[must_use]
-    pub fn group(&self) -> GroupId {
-        self.group
-    }
-
-    /// Which replica of it.
-    #[must_use]
-    pub fn replica(&self) -> ReplicaId {
-        self.replica
-    }
-
-    /// What it is now.
-    #[must_use]
-    pub fn role(&self) -> Role {
-        match self.state {
-            State::Follower => Role::Follower,
-            State::PreCandidate => Role::PreCandidate,
-            State::Candidate => Role::Candidate,
-            State::Leader(_) => Role::Leader,
-        }
-    }
-
-    /// Its term; perhaps not durable yet.
-    #[must_use]
-    pub fn term(&self) -> Term {
-        self.hard.term
-    }
-
-    /// Whom it voted for in its term; perhaps not durable yet.
-    #[must_use]
-    pub fn vote(&self) -> Option<ReplicaId> {
-        self.hard.vote
-    }
-
-    /// Who leads its term, if it knows.
-    #[must_use]
-    pub fn leader(&self) -> Option<ReplicaId> {
-        self.leader
-    }
-
-    /// Highest index known to be committed.
-    #[must_use]
-    pub fn commit(&self) -> LogIndex {
-        self.commit
-    }
-
-    /// Highest index handed out to be applied.
-    #[must_use]
-    pub fn applied(&self) -> LogIndex {
-        self.applied
-    }
-
-    /// Where its log ends; perhaps not durable yet.
-    #[must_use]
-    pub fn last(&self) -> LogPosition {
-        self.log.last()
-    }
-
-    /// Highest index that is durable here.
-    #[must_use]
-    pub fn durable(&self) -> LogIndex {
-        self.log.durable()
-    }
-
-    /// When it wants [`handle_deadline`](Raft::handle_deadline); never as a leader.
-    #[must_use]
-    pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
-    }
-
-    /// The members of the group.
-    #[must_use]
-    pub fn configuration(&self) -> &Arc<Configuration> {
-        &self.configuration
-    }
-
-    /// Bytes of all entries in memory ([`Entry::cost`]).
-    #[must_use]
-    pub fn log_bytes(&self) -> usize {
-        self.log.bytes()
-    }
-
-    /// Term of the entry at `index`; `None` if there is none.
-    #[must_use]
-    pub fn entry_term(&self, index: LogIndex) -> Option<Term> {
-        self.log.term(index).filter(|_| index > LogIndex(0))
-    }
-
-    /// The entries from `first` to `last`, both included, as far as the log has them.
-    #[must_use]
-    pub fn entries(&self, first: LogIndex, last: LogIndex) -> Entries<'_> {
-        self.log.slice(first, last)
-    }
-
-    /// Bytes of the entries above the commit index. Free for a leader; others count.
-    #[must_use]
-    pub fn uncommitted_bytes(&self) -> usize {
-        match &self.state {
-            State::Leader(leadership) => leadership.uncommitted_bytes,
-            _ => self.log.bytes_between(self.commit, self.log.last_index()),
-        }
-    }
 }
 
 impl Raft {
@@ -463,30 +292,5 @@ fn leader_hint(leader: &Option<ReplicaId>) -> alloc::string::String {
     match leader {
         Some(leader) => alloc::format!("; replica {leader} leads"),
         None => "; no leader is known".into(),
-    }
-}
-
-impl Restored {
-    fn check(&self) -> Result<(), RestoreError> {
-        let current = self.hard_state.term;
-        if current > Term::MAX {
-            return Err(RestoreError::TermOutOfRange(current));
-        }
-        let mut before = LogPosition::default();
-        for entry in &self.entries {
-            let expected = before.index.next();
-            if entry.index != expected {
-                return Err(RestoreError::NotContiguous { expected, found: entry.index });
-            }
-            if entry.term == Term(0) || entry.term < before.term || entry.term > current {
-                let (index, term, before) = (entry.index, entry.term, before.term);
-                return Err(RestoreError::TermOutOfOrder { index, term, before, current });
-            }
-            before = entry.position();
-        }
-        if self.applied > before.index {
-            return Err(RestoreError::AppliedBeyondLog { applied: self.applied, last: before.index });
-        }
-        Ok(())
     }
 }
