@@ -8,10 +8,28 @@
 
 extern crate alloc;
 
+mod check;
+mod election;
+mod follower;
+mod leader;
+mod log;
 mod message;
+mod output;
+mod progress;
+mod raft;
+mod random;
+mod restore;
+mod settings;
+mod status;
 mod types;
 
+pub use check::MessageError;
 pub use message::{Body, Durability, Entries, Message, Outgoing};
+pub use output::{Persist, Receipt};
+pub use raft::{ProposeError, Raft};
+pub use restore::{RestoreError, Restored};
+pub use settings::{Settings, SettingsError};
+pub use status::Role;
 pub use types::{
     Configuration, ConfigurationError, Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, Member,
     NodeId, ReplicaId, Term,

@@ -40,7 +40,22 @@ newtype!(
     LogIndex
 );
 
+impl Term {
+    /// No term is above this one: a message or a disk that names a higher one lies. Adding to a term below it can't
+    /// overflow.
+    pub const MAX: Term = Term(u64::MAX >> 1);
+
+    /// The term after this one.
+    #[must_use]
+    pub const fn next(self) -> Term {
+        Term(self.0 + 1)
+    }
+}
+
 impl LogIndex {
+    /// No index is above this one, as [`Term::MAX`].
+    pub const MAX: LogIndex = LogIndex(u64::MAX >> 1);
+
     /// The index after this one.
     #[must_use]
     pub const fn next(self) -> LogIndex {

@@ -1,0 +1,171 @@
+//! Which messages may be acted on. A peer's bytes are hostile until they have passed here: this file changes nothing
+//! and must never panic; the rules behind it rely on what it promises.
+
+use crate::message::{Body, Message};
+use crate::raft::{Raft, State};
+use crate::types::{GroupId, LogIndex, LogPosition, ReplicaId, Term};
+
+/// Why a message was refused. No correct replica of the group sends such a message to this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MessageError {
+    /// It is for another group.
+    #[error("a message for group {0}")]
+    WrongGroup(GroupId),
+    /// It is for another replica.
+    #[error("a message for replica {0}")]
+    WrongReplica(ReplicaId),
+    /// Its sender is no other voter of this group.
+    #[error("a message from replica {0}, which is no peer of this replica")]
+    UnknownSender(ReplicaId),
+    /// A term or an index is zero where it can't be, or out of range.
+    #[error("a term or an index of the message is out of range")]
+    OutOfRange,
+    /// The entries of an append don't follow each other, or not what is before them.
+    #[error("entry {found} of an append stands where entry {expected} should be")]
+    NotContiguous {
+        /// The index that should be there.
+        expected: LogIndex,
+        /// The index that is.
+        found: LogIndex,
+    },
+    /// The term of an entry is below that of the one before it, or above the message's.
+    #[error("entry {index} of an append has term {term} out of order")]
+    TermOutOfOrder {
+        /// The entry.
+        index: LogIndex,
+        /// Its term.
+        term: Term,
+    },
+    /// It contradicts what is committed here.
+    #[error("an append contradicts what is committed up to {commit} at index {index}")]
+    ContradictsCommitted {
+        /// Where.
+        index: LogIndex,
+        /// The commit index.
+        commit: LogIndex,
+    },
+    /// It is from a second leader of the term.
+    #[error("replica {from} leads term {term}, in which another replica is the leader")]
+    SecondLeader {
+        /// The sender.
+        from: ReplicaId,
+        /// The term.
+        term: Term,
+    },
+    /// It speaks of entries that this replica doesn't have, as if it had.
+    #[error("a message speaks of index {index}, but the log ends at {last}")]
+    BeyondLog {
+        /// The index in the message.
+        index: LogIndex,
+        /// The last index here.
+        last: LogIndex,
+    },
+}
+
+impl Raft {
+    /// Says which voter sent it. After this: terms and indexes can be added to without overflow; an append is
+    /// contiguous and its terms in order; and, if its term is not behind, it is from the only leader of its term and
+    /// doesn't contradict what is committed.
+    pub(crate) fn check(&self, message: &Message<'_>) -> Result<usize, MessageError> {
+        if message.group != self.group {
+            return Err(MessageError::WrongGroup(message.group));
+        }
+        if message.to != self.replica {
+            return Err(MessageError::WrongReplica(message.to));
+        }
+        let seat = self.configuration.voter_index(message.from).filter(|seat| *seat != usize::from(self.seat));
+        let seat = seat.ok_or(MessageError::UnknownSender(message.from))?;
+        if message.term == Term(0) || message.term > Term::MAX {
+            // A pre-vote is refused by replicas that were never in a term.
+            if !matches!(message.body, Body::PreVoteAnswer { granted: false }) || message.term > Term::MAX {
+                return Err(MessageError::OutOfRange);
+            }
+        }
+        self.check_body(message)?;
+        Ok(seat)
+    }
+
+    fn check_body(&self, message: &Message<'_>) -> Result<(), MessageError> {
+        match message.body {
+            Body::PreVote { last } | Body::Vote { last } => check_position(last, message.term),
+            Body::PreVoteAnswer { .. } | Body::VoteAnswer { .. } | Body::HeartbeatAnswer => Ok(()),
+            Body::Append { .. } => self.check_append(message),
+            Body::Heartbeat { commit } => {
+                self.check_leader(message)?;
+                // A leader tells a follower at most what it knows it to hold.
+                if message.term >= self.hard.term { self.check_in_log(commit) } else { check_index(commit) }
+            }
+            Body::AppendAccepted { matched } => {
+                let answers_me = message.term == self.hard.term && matches!(self.state, State::Leader(_));
+                if answers_me { self.check_in_log(matched) } else { check_index(matched) }
+            }
+            Body::AppendRejected { rejected, last, hint } => {
+                check_index(rejected)?;
+                check_index(last)?;
+                check_position(hint, message.term)?;
+                if hint.index > rejected || hint.index > last { Err(MessageError::OutOfRange) } else { Ok(()) }
+            }
+        }
+    }
+
+    fn check_append(&self, message: &Message<'_>) -> Result<(), MessageError> {
+        let Body::Append { previous, commit, entries } = message.body else { return Ok(()) };
+        check_position(previous, message.term)?;
+        check_index(commit)?;
+        self.check_leader(message)?;
+        let stale = message.term < self.hard.term;
+        if !stale {
+            self.check_committed(previous)?;
+        }
+        let mut before = previous;
+        for entry in entries.0.iter().chain(entries.1) {
+            let expected = before.index.next();
+            if entry.index != expected {
+                return Err(MessageError::NotContiguous { expected, found: entry.index });
+            }
+            check_index(entry.index)?;
+            if entry.term == Term(0) || entry.term < before.term || entry.term > message.term {
+                return Err(MessageError::TermOutOfOrder { index: entry.index, term: entry.term });
+            }
+            if !stale {
+                self.check_committed(entry.position())?;
+            }
+            before = entry.position();
+        }
+        Ok(())
+    }
+
+    /// Every leader has all that is committed (Raft paper, section 5.4.3), so it never contradicts it.
+    fn check_committed(&self, position: LogPosition) -> Result<(), MessageError> {
+        if position.index > self.commit || self.log.contains(position) {
+            return Ok(());
+        }
+        Err(MessageError::ContradictsCommitted { index: position.index, commit: self.commit })
+    }
+
+    /// A term has at most one leader (Raft paper, section 5.2, election safety).
+    fn check_leader(&self, message: &Message<'_>) -> Result<(), MessageError> {
+        let (from, term) = (message.from, message.term);
+        let another = matches!(self.state, State::Leader(_)) || self.leader.is_some_and(|leader| leader != from);
+        if term == self.hard.term && another { Err(MessageError::SecondLeader { from, term }) } else { Ok(()) }
+    }
+
+    fn check_in_log(&self, index: LogIndex) -> Result<(), MessageError> {
+        let last = self.log.last_index();
+        if index > last { Err(MessageError::BeyondLog { index, last }) } else { Ok(()) }
+    }
+}
+
+fn check_index(index: LogIndex) -> Result<(), MessageError> {
+    if index > LogIndex::MAX { Err(MessageError::OutOfRange) } else { Ok(()) }
+}
+
+/// Only the beginning of the log has term zero, and no entry is of a later term than who speaks of it.
+fn check_position(position: LogPosition, term: Term) -> Result<(), MessageError> {
+    check_index(position.index)?;
+    let begins = position.index == LogIndex(0);
+    if begins != (position.term == Term(0)) || position.term > term {
+        return Err(MessageError::OutOfRange);
+    }
+    Ok(())
+}

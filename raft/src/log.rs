@@ -1,0 +1,223 @@
+//! The entries of one replica in memory, and how far they are handed out to be persisted and durable.
+//!
+//! It must never lose track of which of its entries the disk really holds: see [`Log::generation`]. Used by every part
+//! of the protocol; nobody outside this crate sees it.
+
+use crate::message::Entries;
+use crate::types::{Entry, LogIndex, LogPosition, Term};
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+
+/// A replica's log.
+///
+/// Invariant: entries are contiguous from index 1, their terms never go down, and
+/// `durable <= handed <= last index`.
+#[derive(Debug)]
+pub(crate) struct Log {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    handed: LogIndex,
+    durable: LogIndex,
+    /// Grows with every truncation. A write handed out before a truncation says nothing about the entries after it:
+    /// the same index and term may have been overwritten on disk since and be on their way there again.
+    generation: u64,
+}
+
+impl Log {
+    /// A log read back from disk; all of it is durable. The caller checked the invariant.
+    pub(crate) fn restore(entries: Vec<Entry>) -> Log {
+        let bytes = entries.iter().map(Entry::cost).sum();
+        let last = LogIndex(entries.len() as u64);
+        Log { entries: entries.into(), bytes, handed: last, durable: last, generation: 0 }
+    }
+
+    /// Bytes of all entries in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Highest index that was handed out to be persisted.
+    pub(crate) fn handed(&self) -> LogIndex {
+        self.handed
+    }
+
+    /// Highest index that is durable here, with everything before it.
+    pub(crate) fn durable(&self) -> LogIndex {
+        self.durable
+    }
+
+    /// Counts the truncations.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Index of the last entry; zero if there is none.
+    pub(crate) fn last_index(&self) -> LogIndex {
+        LogIndex(self.entries.len() as u64)
+    }
+
+    /// Position of the last entry; zero if there is none.
+    pub(crate) fn last(&self) -> LogPosition {
+        self.entries.back().map(Entry::position).unwrap_or_default()
+    }
+
+    /// Term of the entry at `index`; zero for index zero, `None` beyond the end.
+    pub(crate) fn term(&self, index: LogIndex) -> Option<Term> {
+        if index == LogIndex(0) {
+            return Some(Term(0));
+        }
+        let slot = usize::try_from(index.0 - 1).ok()?;
+        self.entries.get(slot).map(|e| e.term)
+    }
+
+    /// The position at `index`, which is in the log or zero.
+    pub(crate) fn position(&self, index: LogIndex) -> LogPosition {
+        let term = self.term(index).expect("the caller asks for an index that is in the log");
+        LogPosition { index, term }
+    }
+
+    /// Whether this log has that very entry, and so, by log matching, everything before it (Raft paper, section 5.3).
+    pub(crate) fn contains(&self, position: LogPosition) -> bool {
+        self.term(position.index) == Some(position.term)
+    }
+
+    /// The highest position at or below `index` whose term is at most `term`: the next place where this log can agree
+    /// with one that has `term` at `index`. Skips whole terms at a time (Raft paper, end of section 5.3).
+    pub(crate) fn highest_at_most(&self, index: LogIndex, term: Term) -> LogPosition {
+        let not_above = LogIndex(self.entries.partition_point(|e| e.term <= term) as u64);
+        self.position(not_above.min(index))
+    }
+
+    /// The entries from `first` to `last`, both included; nothing where the log has none.
+    pub(crate) fn slice(&self, first: LogIndex, last: LogIndex) -> Entries<'_> {
+        let end = last.min(self.last_index()).0 as usize;
+        let start = (first.previous().0.min(end as u64)) as usize;
+        let (left, right) = self.entries.as_slices();
+        let middle = left.len();
+        (&left[start.min(middle)..end.min(middle)], &right[start.max(middle) - middle..end.max(middle) - middle])
+    }
+
+    /// The last index of a run that starts at `first`, ends at or before `last`, and has at most `bytes_max` bytes, but
+    /// at least one entry; and its bytes. `first` is in the log and not after `last`.
+    pub(crate) fn prefix(&self, first: LogIndex, last: LogIndex, bytes_max: usize) -> (LogIndex, usize) {
+        let (left, right) = self.slice(first, last);
+        let mut end = first.previous();
+        let mut bytes = 0usize;
+        for entry in left.iter().chain(right) {
+            let with_entry = bytes.saturating_add(entry.cost());
+            if with_entry > bytes_max && end >= first {
+                break;
+            }
+            bytes = with_entry;
+            end = entry.index;
+        }
+        (end, bytes)
+    }
+
+    /// Bytes of the entries after `after`, up to and including `last`.
+    pub(crate) fn bytes_between(&self, after: LogIndex, last: LogIndex) -> usize {
+        let (left, right) = self.slice(after.next(), last);
+        left.iter().chain(right).map(Entry::cost).sum()
+    }
+
+    /// Adds an entry at the end.
+    pub(crate) fn push(&mut self, entry: Entry) {
+        assert_eq!(entry.index, self.last_index().next(), "entries are contiguous");
+        assert!(entry.term >= self.last().term, "terms never go down");
+        if self.entries.capacity() == 0 {
+            // Most groups of a large node hold hardly an entry; the usual first step would reserve four.
+            self.entries.reserve_exact(1);
+        }
+        self.bytes += entry.cost();
+        self.entries.push_back(entry);
+    }
+
+    /// Removes the entries from `first` on, because a leader has others there. They count as never handed out.
+    pub(crate) fn truncate(&mut self, first: LogIndex) {
+        assert!(first > LogIndex(0) && first <= self.last_index(), "there is something to remove");
+        self.bytes -= self.bytes_between(first.previous(), self.last_index());
+        self.entries.truncate(first.previous().0 as usize);
+        self.handed = self.handed.min(first.previous());
+        self.durable = self.durable.min(first.previous());
+        self.generation += 1;
+    }
+
+    /// Takes everything up to `index` as handed out to be persisted.
+    pub(crate) fn hand_out(&mut self, index: LogIndex) {
+        assert!(index >= self.handed && index <= self.last_index(), "entries are handed out in order");
+        self.handed = index;
+    }
+
+    /// What was handed out up to `index` in `generation` is on disk. Says whether that made anything durable.
+    pub(crate) fn persisted(&mut self, generation: u64, index: LogIndex) -> bool {
+        if generation != self.generation || index <= self.durable {
+            return false;
+        }
+        assert!(index <= self.handed, "only what was handed out can be on disk");
+        self.durable = index;
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::EntryKind;
+    use bytes::Bytes;
+
+    fn log(terms: &[u64]) -> Log {
+        let mut log = Log::restore(Vec::new());
+        for (i, term) in terms.iter().enumerate() {
+            let index = LogIndex(i as u64 + 1);
+            log.push(Entry { term: Term(*term), index, kind: EntryKind::Command, data: Bytes::from_static(b"x") });
+        }
+        log
+    }
+
+    #[test]
+    fn slices_stay_inside_the_log_wherever_the_ring_wraps() {
+        for rotation in 0..6 {
+            let mut log = log(&[1, 1, 2, 2, 3]);
+            log.entries.make_contiguous();
+            log.entries.rotate_left(rotation % 5);
+            log.entries.rotate_right(rotation % 5);
+            for first in 0..9 {
+                for last in 0..9 {
+                    let (left, right) = log.slice(LogIndex(first), LogIndex(last));
+                    let got: Vec<u64> = left.iter().chain(right).map(|e| e.index.0).collect();
+                    let want: Vec<u64> = (first.max(1)..=last.min(5)).collect();
+                    assert_eq!(got, want, "{first}..={last}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hints_skip_whole_terms() {
+        let log = log(&[1, 1, 4, 4, 6]);
+        assert_eq!(log.highest_at_most(LogIndex(5), Term(5)).index, LogIndex(4));
+        assert_eq!(log.highest_at_most(LogIndex(5), Term(3)).index, LogIndex(2));
+        assert_eq!(log.highest_at_most(LogIndex(1), Term(9)).index, LogIndex(1));
+        assert_eq!(log.highest_at_most(LogIndex(5), Term(0)), LogPosition::default());
+    }
+
+    #[test]
+    fn a_prefix_has_at_least_one_entry() {
+        let log = log(&[1, 1, 1]);
+        let cost = log.bytes() / 3;
+        assert_eq!(log.prefix(LogIndex(2), LogIndex(3), 0), (LogIndex(2), cost));
+        assert_eq!(log.prefix(LogIndex(1), LogIndex(3), 2 * cost), (LogIndex(2), 2 * cost));
+        assert_eq!(log.prefix(LogIndex(1), LogIndex(2), usize::MAX), (LogIndex(2), 2 * cost));
+    }
+
+    #[test]
+    fn a_write_from_before_a_truncation_makes_nothing_durable() {
+        let mut log = log(&[1, 1, 2]);
+        log.hand_out(LogIndex(3));
+        let before = log.generation();
+        log.truncate(LogIndex(2));
+        assert!(!log.persisted(before, LogIndex(3)));
+        assert_eq!((log.durable(), log.handed()), (LogIndex(0), LogIndex(1)));
+        assert_eq!(log.bytes(), log.bytes_between(LogIndex(0), LogIndex(1)));
+    }
+}

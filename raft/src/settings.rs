@@ -1,0 +1,121 @@
+//! The limits and times of a group. One value serves all groups of a node, so a replica holds it by reference count.
+
+use core::time::Duration;
+
+/// The limits and times of a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// A follower campaigns at the earliest after this much silence, and refuses pre-votes until then.
+    pub election_timeout_min: Duration,
+    /// A follower campaigns at the latest after this much silence. Well above the minimum, or votes split for ever
+    /// (Raft paper, section 5.2).
+    pub election_timeout_max: Duration,
+    /// Most bytes ([`Entry::cost`](crate::Entry::cost)) of one append; a larger entry travels alone.
+    pub append_bytes_max: usize,
+    /// Most appends on their way to one peer.
+    pub inflight_appends_max: usize,
+    /// No further append goes to a peer while this many bytes are on their way to it.
+    pub inflight_bytes_max: usize,
+    /// Most bytes of entries above the commit index; a proposal beyond is refused. An entry that alone is larger is
+    /// taken when nothing else is uncommitted.
+    pub uncommitted_bytes_max: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            election_timeout_min: Duration::from_millis(1_000),
+            election_timeout_max: Duration::from_millis(2_000),
+            append_bytes_max: 1 << 20,
+            inflight_appends_max: 256,
+            inflight_bytes_max: 8 << 20,
+            uncommitted_bytes_max: 32 << 20,
+        }
+    }
+}
+
+/// Which setting can't be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SettingsError {
+    /// The minimum is zero.
+    #[error("election_timeout_min must be above zero")]
+    ElectionTimeoutMin,
+    /// The maximum is not above the minimum, or so long that it is no time-out.
+    #[error(
+        "election_timeout_max must be above election_timeout_min ({min:?}) and at most {most:?}, not {max:?}",
+        most = Settings::ELECTION_TIMEOUT_MOST
+    )]
+    ElectionTimeoutMax {
+        /// The minimum.
+        min: Duration,
+        /// The maximum.
+        max: Duration,
+    },
+    /// No bytes in an append.
+    #[error("append_bytes_max must be above zero")]
+    AppendBytesMax,
+    /// No append, or more than can be tracked.
+    #[error("inflight_appends_max must be from 1 to {most}, not {0}", most = Settings::INFLIGHT_APPENDS_MOST)]
+    InflightAppendsMax(usize),
+    /// No bytes on the way.
+    #[error("inflight_bytes_max must be above zero")]
+    InflightBytesMax,
+    /// No uncommitted bytes.
+    #[error("uncommitted_bytes_max must be above zero")]
+    UncommittedBytesMax,
+}
+
+impl Settings {
+    /// Highest value of [`Settings::election_timeout_max`].
+    pub const ELECTION_TIMEOUT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
+    /// Highest value of [`Settings::inflight_appends_max`].
+    pub const INFLIGHT_APPENDS_MOST: usize = 65_536;
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// Names the first field that can't be.
+    pub fn validate(&self) -> Result<(), SettingsError> {
+        let (min, max) = (self.election_timeout_min, self.election_timeout_max);
+        if min.is_zero() {
+            return Err(SettingsError::ElectionTimeoutMin);
+        }
+        if max <= min || max > Self::ELECTION_TIMEOUT_MOST {
+            return Err(SettingsError::ElectionTimeoutMax { min, max });
+        }
+        if self.append_bytes_max == 0 {
+            return Err(SettingsError::AppendBytesMax);
+        }
+        if self.inflight_appends_max == 0 || self.inflight_appends_max > Self::INFLIGHT_APPENDS_MOST {
+            return Err(SettingsError::InflightAppendsMax(self.inflight_appends_max));
+        }
+        if self.inflight_bytes_max == 0 {
+            return Err(SettingsError::InflightBytesMax);
+        }
+        if self.uncommitted_bytes_max == 0 {
+            return Err(SettingsError::UncommittedBytesMax);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_is_valid() {
+        assert_eq!(Settings::default().validate(), Ok(()));
+    }
+
+    #[test]
+    fn an_error_names_the_field() {
+        extern crate std;
+        use std::string::ToString;
+        let short = Settings { election_timeout_max: Duration::from_millis(500), ..Settings::default() };
+        let error = short.validate().expect_err("the maximum is below the minimum");
+        assert!(error.to_string().contains("election_timeout_max"), "{error}");
+        let none = Settings { inflight_appends_max: 0, ..Settings::default() };
+        assert_eq!(none.validate(), Err(SettingsError::InflightAppendsMax(0)));
+    }
+}

@@ -1,0 +1,125 @@
+//! What can be asked of a replica: nothing here changes anything.
+
+use crate::message::Entries;
+use crate::raft::{Raft, State};
+use crate::types::{Configuration, GroupId, Instant, LogIndex, LogPosition, ReplicaId, Term};
+use alloc::sync::Arc;
+
+/// What a replica is in its group (Raft paper, section 5.1; the pre-candidate: Raft thesis, section 9.6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// Follows a leader, or waits for one.
+    Follower,
+    /// Asks whether it could win an election.
+    PreCandidate,
+    /// Runs for leader.
+    Candidate,
+    /// Leads.
+    Leader,
+}
+
+impl Raft {
+    /// Which group.
+    #[must_use]
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// Which replica of it.
+    #[must_use]
+    pub fn replica(&self) -> ReplicaId {
+        self.replica
+    }
+
+    /// What it is now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        match self.state {
+            State::Follower => Role::Follower,
+            State::PreCandidate => Role::PreCandidate,
+            State::Candidate => Role::Candidate,
+            State::Leader(_) => Role::Leader,
+        }
+    }
+
+    /// Its term; perhaps not durable yet.
+    #[must_use]
+    pub fn term(&self) -> Term {
+        self.hard.term
+    }
+
+    /// Whom it voted for in its term; perhaps not durable yet.
+    #[must_use]
+    pub fn vote(&self) -> Option<ReplicaId> {
+        self.hard.vote
+    }
+
+    /// Who leads its term, if it knows.
+    #[must_use]
+    pub fn leader(&self) -> Option<ReplicaId> {
+        self.leader
+    }
+
+    /// Highest index known to be committed.
+    #[must_use]
+    pub fn commit(&self) -> LogIndex {
+        self.commit
+    }
+
+    /// Highest index handed out to be applied.
+    #[must_use]
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// Where its log ends; perhaps not durable yet.
+    #[must_use]
+    pub fn last(&self) -> LogPosition {
+        self.log.last()
+    }
+
+    /// Highest index that is durable here.
+    #[must_use]
+    pub fn durable(&self) -> LogIndex {
+        self.log.durable()
+    }
+
+    /// When it wants [`handle_deadline`](Raft::handle_deadline); never as a leader.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// The members of the group.
+    #[must_use]
+    pub fn configuration(&self) -> &Arc<Configuration> {
+        &self.configuration
+    }
+
+    /// Bytes of all entries in memory ([`Entry::cost`](crate::Entry::cost)).
+    #[must_use]
+    pub fn log_bytes(&self) -> usize {
+        self.log.bytes()
+    }
+
+    /// Term of the entry at `index`; `None` if there is none.
+    #[must_use]
+    pub fn entry_term(&self, index: LogIndex) -> Option<Term> {
+        self.log.term(index).filter(|_| index > LogIndex(0))
+    }
+
+    /// The entries from `first` to `last`, both included, as far as the log has them.
+    #[must_use]
+    pub fn entries(&self, first: LogIndex, last: LogIndex) -> Entries<'_> {
+        self.log.slice(first, last)
+    }
+
+    /// Bytes of the entries above the commit index. Free for a leader; others count.
+    #[must_use]
+    pub fn uncommitted_bytes(&self) -> usize {
+        match &self.state {
+            State::Leader(leadership) => leadership.uncommitted_bytes,
+            _ => self.log.bytes_between(self.commit, self.log.last_index()),
+        }
+    }
+}
