@@ -5,6 +5,3 @@
 
 pub mod aligned;
 pub mod io;
-pub mod device;
-pub mod wal;
-pub mod manifest;
