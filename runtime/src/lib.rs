@@ -4,5 +4,7 @@ pub mod core;
 pub mod group;
 pub mod mail;
 pub mod mailbox;
+pub mod wire;
 #[cfg(feature = "driver")]
 pub mod driver;
+pub use crate::core::{Core, CoreConfig};

@@ -9,3 +9,5 @@ pub mod io;
 mod seed;
 pub mod sim;
 pub mod wal;
+pub mod device;
+pub mod manifest;
