@@ -151,6 +151,27 @@ pub enum IoOp {
     SyncDirectory(Directory),
 }
 
+impl IoOp {
+    /// What an [`IoError`] calls this operation.
+    #[must_use]
+    pub const fn name(&self) -> &'static str {
+        match self {
+            IoOp::MakeDirectory(_) => "make directory",
+            IoOp::List(_) => "list",
+            IoOp::Create(_) => "create",
+            IoOp::Open(_) => "open",
+            IoOp::Close(_) => "close",
+            IoOp::Write { .. } => "write",
+            IoOp::Read { .. } => "read",
+            IoOp::Zero { .. } => "zero",
+            IoOp::Sync(_) => "sync",
+            IoOp::Rename { .. } => "rename",
+            IoOp::Remove(_) => "remove",
+            IoOp::SyncDirectory(_) => "sync directory",
+        }
+    }
+}
+
 /// What a successful operation gives back.
 #[derive(Debug)]
 pub enum IoOutput {

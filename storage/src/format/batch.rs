@@ -1,0 +1,122 @@
+//! A batch: a header of 64 bytes, an echo section, the records, and zeroes to the next block. What one write makes
+//! durable.
+
+use super::field::{Fields, checksum_around, put};
+use super::{BatchSeq, FORMAT_VERSION};
+use crate::io::BLOCK_BYTES;
+
+/// First bytes of a batch.
+pub const BATCH_MAGIC: [u8; 4] = *b"RYBT";
+/// Bytes of a batch before its echo.
+pub const BATCH_HEADER_BYTES: usize = 64;
+const CHECKSUM_AT: usize = 28;
+const FLAG_OPENING: u16 = 1;
+
+const _: () = assert!(BATCH_HEADER_BYTES < BLOCK_BYTES, "one block always holds the header");
+
+/// What a batch says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchHeader {
+    /// The first batch after a start.
+    pub opening: bool,
+    /// Its place in the log.
+    pub sequence: BatchSeq,
+    /// Every batch up to this one had been released as durable when this one was submitted.
+    pub durable_upto: BatchSeq,
+    /// Checksum of the batch before it, 0 for the first of a log.
+    pub previous_checksum: u32,
+    /// Its own checksum: over the whole padded batch with this field zero, started from its segment's salt.
+    pub checksum: u32,
+    /// Bytes of the echo section, which follows the header. Empty in what this version writes.
+    pub echo_len: u32,
+    /// Bytes of the records, which follow the echo.
+    pub records_len: u32,
+    /// How many records these are.
+    pub record_count: u32,
+}
+
+/// Why bytes are no batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchFault {
+    /// Not written, torn, damaged, or of another segment.
+    Invalid,
+    /// Whole, but of a format this version doesn't know.
+    UnknownVersion(u16),
+    /// Whole, but with fields this version can't have written.
+    Malformed,
+}
+
+/// Turns a buffer that holds [`BATCH_HEADER_BYTES`] of room, the records, and zeroes up to a full block, into a batch.
+/// Returns its checksum.
+pub fn seal(batch: &mut [u8], mut header: BatchHeader, seed: u32) -> u32 {
+    assert!(batch.len().is_multiple_of(BLOCK_BYTES), "a batch is padded to blocks");
+    assert_eq!(header.padded_bytes(), batch.len() as u64, "the lengths name all of the batch and nothing else");
+    batch[..BATCH_HEADER_BYTES].fill(0);
+    put(batch, 0, BATCH_MAGIC);
+    put(batch, 4, FORMAT_VERSION.to_le_bytes());
+    put(batch, 6, (if header.opening { FLAG_OPENING } else { 0 }).to_le_bytes());
+    put(batch, 8, header.sequence.0.to_le_bytes());
+    put(batch, 16, header.durable_upto.0.to_le_bytes());
+    put(batch, 24, header.previous_checksum.to_le_bytes());
+    put(batch, 32, header.echo_len.to_le_bytes());
+    put(batch, 36, header.records_len.to_le_bytes());
+    put(batch, 40, header.record_count.to_le_bytes());
+    header.checksum = checksum_around(seed, batch, CHECKSUM_AT);
+    put(batch, CHECKSUM_AT, header.checksum.to_le_bytes());
+    header.checksum
+}
+
+/// How many bytes the batch that starts with `block` claims to have, padding included; `None` if it starts no batch.
+/// Nothing is proved yet: the caller bounds it before it reads that much.
+#[must_use]
+pub fn claimed_bytes(block: &[u8]) -> Option<u64> {
+    raw(block).map(|(_, _, header)| header.padded_bytes())
+}
+
+/// The header of a whole batch, and its records.
+///
+/// # Errors
+/// [`BatchFault`] if `batch` is not exactly one whole batch of the segment with this checksum seed.
+pub fn decode(batch: &[u8], seed: u32) -> Result<(BatchHeader, &[u8]), BatchFault> {
+    let (version, flags, header) = raw(batch).ok_or(BatchFault::Invalid)?;
+    if header.padded_bytes() != batch.len() as u64 || header.checksum != checksum_around(seed, batch, CHECKSUM_AT) {
+        return Err(BatchFault::Invalid);
+    }
+    if version != FORMAT_VERSION {
+        return Err(BatchFault::UnknownVersion(version));
+    }
+    let reserved = &batch[44..BATCH_HEADER_BYTES];
+    let records_at = BATCH_HEADER_BYTES + header.echo_len as usize;
+    let records_end = records_at + header.records_len as usize;
+    let padding = &batch[records_end..];
+    // A sequence at the end of the numbers has no successor; it can't have been reached by counting.
+    let numbers_hold = header.sequence.0 > header.durable_upto.0 && header.sequence.0 < u64::MAX;
+    if flags & !FLAG_OPENING != 0 || reserved.iter().chain(padding).any(|b| *b != 0) || !numbers_hold {
+        return Err(BatchFault::Malformed);
+    }
+    Ok((header, &batch[records_at..records_end]))
+}
+
+fn raw(block: &[u8]) -> Option<(u16, u16, BatchHeader)> {
+    let mut fields = Fields::new(block.get(..BATCH_HEADER_BYTES)?.strip_prefix(&BATCH_MAGIC)?);
+    let version = fields.u16()?;
+    let flags = fields.u16()?;
+    let header = BatchHeader {
+        opening: flags & FLAG_OPENING != 0,
+        sequence: BatchSeq(fields.u64()?),
+        durable_upto: BatchSeq(fields.u64()?),
+        previous_checksum: fields.u32()?,
+        checksum: fields.u32()?,
+        echo_len: fields.u32()?,
+        records_len: fields.u32()?,
+        record_count: fields.u32()?,
+    };
+    Some((version, flags, header))
+}
+
+impl BatchHeader {
+    fn padded_bytes(&self) -> u64 {
+        let bytes = BATCH_HEADER_BYTES as u64 + u64::from(self.echo_len) + u64::from(self.records_len);
+        bytes.next_multiple_of(BLOCK_BYTES as u64)
+    }
+}
