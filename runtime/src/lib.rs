@@ -3,3 +3,6 @@
 pub mod core;
 pub mod group;
 pub mod mail;
+pub mod wire;
+
+pub use crate::core::{Core, CoreConfig};
