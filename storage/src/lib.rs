@@ -9,5 +9,3 @@ pub mod io;
 mod seed;
 pub mod sim;
 pub mod wal;
-pub mod device;
-pub mod manifest;
