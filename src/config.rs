@@ -213,7 +213,7 @@ impl NodeConfig {
             let (interval, election) = (self.heartbeat_interval, self.election_timeout_min);
             return Err(ConfigError::Heartbeat { interval, election });
         }
-        self.raft().check()?;
+        self.raft().validate()?;
         self.wal(CoreId(0), false).check()?;
         Ok(())
     }

@@ -96,3 +96,21 @@ pub struct Outgoing<'a> {
     /// When it may leave.
     pub durability: Durability,
 }
+
+impl Body<'_> {
+    /// The same without a borrow, to be kept; `None` for an append, which is never kept: it is formed from the log.
+    #[must_use]
+    pub const fn detached(&self) -> Option<Body<'static>> {
+        Some(match *self {
+            Body::Append { .. } => return None,
+            Body::PreVote { last } => Body::PreVote { last },
+            Body::PreVoteAnswer { granted } => Body::PreVoteAnswer { granted },
+            Body::Vote { last } => Body::Vote { last },
+            Body::VoteAnswer { granted } => Body::VoteAnswer { granted },
+            Body::AppendAccepted { matched } => Body::AppendAccepted { matched },
+            Body::AppendRejected { rejected, last, hint } => Body::AppendRejected { rejected, last, hint },
+            Body::Heartbeat { commit } => Body::Heartbeat { commit },
+            Body::HeartbeatAnswer => Body::HeartbeatAnswer,
+        })
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::group::{GroupConfig, GroupStatus};
 use bytes::Bytes;
-use raftyard_raft::{GroupId, LogIndex, NodeId, Term};
+use raftyard_raft::{GroupId, LogIndex, NodeId, RestoreError, Term};
 
 /// Where an answer goes: the sending half of a one-shot channel. Dropped without an answer, it tells the waiting side
 /// that the core is gone.
@@ -112,6 +112,9 @@ pub enum Unknown {
     /// The core's log failed with the proposal under way.
     #[error("this core's write-ahead log failed; see the node's log")]
     WalFailed,
+    /// Another leader came before it was committed.
+    #[error("another leader came before it was committed")]
+    LeaderChanged,
     /// The group failed with the proposal under way.
     #[error("the group failed on this node; see its status")]
     GroupFailed,
@@ -148,6 +151,14 @@ pub enum CreateGroupError {
     /// Group ids start at 1.
     #[error("group ids start at 1")]
     ZeroId,
+    /// The group's state machine doesn't fit its log.
+    #[error("group {group} can't be opened: {error}")]
+    Machine {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        error: RestoreError,
+    },
     /// The core's mailbox is full. Try again later.
     #[error("overloaded: the core's mailbox (mailbox_max) is full; try again later")]
     Overloaded,

@@ -1,7 +1,259 @@
 //! One core of a node: its groups, its log, its links, its deadlines. Synchronous and pure: no clock, no I/O, no
-//! thread; a driver feeds it inputs and carries out its outputs.
+//! thread; a driver feeds it inputs and carries out its outputs. The same code runs under glommio and in the simulator.
+//!
+//! A turn: [`handle`](Core::handle) each input that is at hand, [`end_turn`](Core::end_turn) once, then carry out every
+//! [`poll_output`](Core::poll_output).
 
-pub mod placement;
+mod commands;
+mod config;
+mod deadlines;
+mod durable;
+mod handshake;
+mod links;
+mod placement;
 pub mod port;
-mod stub;
-pub use stub::{Core, CoreConfig, OpenError};
+mod slot;
+mod turn;
+
+pub use config::CoreConfig;
+pub use placement::core_of;
+
+use crate::group::{GroupConfig, Responses, StateMachineFactory};
+use crate::mail::{Answer, CreateGroupError, Reply};
+use crate::wire::{BatchReader, format_descriptor};
+use deadlines::{Deadlines, Slot};
+use durable::DurableQueue;
+use links::Links;
+use port::{Input, Output};
+use raftyard_raft::{GroupId, Instant, Raft, RestoreError, Restored, Settings};
+use raftyard_storage::wal::{Recovered, RecoveredGroup, Wal};
+use rustc_hash::{FxHashMap, FxHashSet};
+use slot::GroupSlot;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// What a core takes and does not take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Running,
+    /// Takes no proposals; finishes what is under way.
+    Stopping,
+    /// Its log failed: it says nothing more to its peers.
+    Failed,
+}
+
+/// Things that are counted rather than logged, because a peer could cause them at will.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages for groups this core doesn't host.
+    pub messages_without_group: u64,
+    /// Messages that were malformed, or from a node that doesn't hold the replica it speaks for.
+    pub messages_refused: u64,
+    /// Appends not taken because the log's memory is full.
+    pub appends_refused: u64,
+}
+
+/// Why a core can't open.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OpenError {
+    /// What the log holds of a group contradicts itself or its state machine.
+    #[error("group {group} can't be restored from the log: {error}")]
+    Restore {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        error: RestoreError,
+    },
+}
+
+type CreationReply = Reply<Result<(), CreateGroupError>>;
+
+/// One core.
+pub struct Core {
+    config: CoreConfig,
+    settings: Arc<Settings>,
+    machines: Arc<dyn StateMachineFactory>,
+    seed: u64,
+    phase: Phase,
+    wal: Wal,
+    durable: DurableQueue,
+    links: Links,
+    groups: Vec<GroupSlot>,
+    by_group: FxHashMap<GroupId, Slot>,
+    /// Groups to poll at the end of the turn; each at most once.
+    dirty: Vec<Slot>,
+    deadlines: Deadlines,
+    next_beat: Instant,
+    /// Groups to create as soon as the batch has room. Bounded by `creations_max`.
+    creations: VecDeque<(Box<GroupConfig>, CreationReply)>,
+    /// Groups whose creation was asked for and is not durable yet.
+    creating: FxHashSet<GroupId>,
+    shutdowns: Vec<Reply<()>>,
+    outputs: VecDeque<Output>,
+    /// Sum over all groups of the entries in memory.
+    log_bytes: usize,
+    counters: Counters,
+    format: u32,
+    reader: BatchReader,
+    responses: Responses,
+    answers: Vec<Answer>,
+}
+
+impl Core {
+    /// Opens a core on what its log holds. `seed` is the only source of randomness.
+    ///
+    /// # Errors
+    /// A group can't be restored; the log must not be used further.
+    pub fn open(
+        config: CoreConfig,
+        wal: Wal,
+        recovered: Recovered,
+        machines: Arc<dyn StateMachineFactory>,
+        now: Instant,
+        seed: u64,
+    ) -> Result<Core, OpenError> {
+        assert!(config.core.0 < config.cores, "a core of its node");
+        let mut core = Core {
+            settings: Arc::new(config.raft.clone()),
+            links: Links::new(&config, &recovered.peers),
+            config,
+            machines,
+            seed,
+            phase: Phase::Running,
+            wal,
+            durable: DurableQueue::default(),
+            groups: Vec::with_capacity(recovered.groups.len()),
+            by_group: FxHashMap::default(),
+            dirty: Vec::new(),
+            deadlines: Deadlines::default(),
+            next_beat: now,
+            creations: VecDeque::new(),
+            creating: FxHashSet::default(),
+            shutdowns: Vec::new(),
+            outputs: VecDeque::new(),
+            log_bytes: 0,
+            counters: Counters::default(),
+            format: format_descriptor(),
+            reader: BatchReader::default(),
+            responses: Responses::default(),
+            answers: Vec::new(),
+        };
+        for group in recovered.groups {
+            let id = group.group;
+            core.restore(group, now).map_err(|error| OpenError::Restore { group: id, error })?;
+        }
+        core.links.dial_all(now, &mut core.outputs);
+        Ok(core)
+    }
+
+    /// Takes one input.
+    pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        match input {
+            // Nobody is heard or answered any more but those who send mail, and are told so.
+            Input::LinkUp(link) if self.phase == Phase::Failed => self.outputs.push_back(Output::Close(link)),
+            Input::Mail(mail) => self.handle_mail(now, mail),
+            Input::LinkUp(link) => self.links.handle_up(now, link, &mut self.outputs),
+            Input::Bytes { link, bytes } => self.handle_bytes(now, link, bytes),
+            Input::Sent { link, buffer } => self.links.handle_sent(link, buffer),
+            Input::LinkDown(link) => {
+                if let Some(node) = self.links.handle_down(now, link) {
+                    self.handle_unreachable(node);
+                }
+            }
+            Input::IoDone { id, result } => {
+                self.wal.handle_io(id, result);
+                self.release(now);
+            }
+            Input::Deadline => self.handle_deadline(now),
+        }
+    }
+
+    /// The next thing to be done, in the order it must be begun.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When the core wants [`Input::Deadline`] at the latest.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Instant> {
+        if self.phase == Phase::Failed {
+            return None;
+        }
+        let beat = Some(self.next_beat);
+        beat.into_iter().chain(self.deadlines.next()).chain(self.links.next_deadline()).min()
+    }
+
+    /// Whether groups wait for room in a batch or for their next turn: end another turn soon.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.phase != Phase::Failed && !self.dirty.is_empty() && self.wal.has_room()
+    }
+
+    /// What is counted.
+    #[must_use]
+    pub const fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The replicas of this core, for checks of their invariants.
+    pub fn replicas(&self) -> impl Iterator<Item = &Raft> {
+        self.groups.iter().filter(|group| group.failed.is_none()).map(|group| &group.raft)
+    }
+
+    fn handle_deadline(&mut self, now: Instant) {
+        if self.phase == Phase::Failed {
+            return;
+        }
+        self.links.handle_deadline(now, &mut self.outputs);
+        if self.next_beat <= now {
+            self.next_beat = now.after(self.config.heartbeat_interval);
+            self.beat();
+        }
+        while let Some(slot) = self.deadlines.pop_due(now) {
+            let group = &mut self.groups[slot as usize];
+            group.raft.handle_deadline(now);
+            group.expire(now, &mut self.answers);
+            self.mark_dirty(slot);
+        }
+        self.outputs.extend(self.answers.drain(..).map(Output::Answer));
+    }
+
+    /// Lets every led group say so.
+    fn beat(&mut self) {
+        for slot in 0..self.groups.len() {
+            let group = &mut self.groups[slot];
+            if group.failed.is_none() && group.raft.role() == raftyard_raft::Role::Leader {
+                group.raft.beat();
+                self.mark_dirty(slot as Slot);
+            }
+        }
+    }
+
+    fn mark_dirty(&mut self, slot: Slot) {
+        let group = &mut self.groups[slot as usize];
+        if !group.dirty {
+            group.dirty = true;
+            self.dirty.push(slot);
+        }
+    }
+
+    fn restore(&mut self, group: RecoveredGroup, now: Instant) -> Result<Slot, RestoreError> {
+        let machine = self.machines.open(group.group);
+        let configuration = Arc::new(group.configuration);
+        let restored =
+            Restored { hard_state: group.hard_state, entries: group.entries, applied: machine.applied_index() };
+        // Each replica draws its time-outs from a seed of its own.
+        let seed = self.seed ^ group.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ group.replica.0.rotate_left(32);
+        let settings = Arc::clone(&self.settings);
+        let shared = Arc::clone(&configuration);
+        let raft = Raft::new(group.group, group.replica, shared, restored, settings, now, seed)?;
+        let slot = Slot::try_from(self.groups.len()).expect("a core hosts fewer than 2^32 groups");
+        let mut group = GroupSlot::new(raft, configuration, machine);
+        group.log_bytes_counted = group.raft.log_bytes();
+        self.log_bytes += group.log_bytes_counted;
+        self.by_group.insert(group.raft.group(), slot);
+        self.groups.push(group);
+        self.mark_dirty(slot);
+        Ok(slot)
+    }
+}

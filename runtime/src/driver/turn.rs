@@ -64,14 +64,15 @@ fn turn(shared: &Rc<Shared>) {
     core.end_turn(now);
     carry_out(shared, &mut core, now);
     set_alarm(shared, &core, now);
+    let more = core.has_work();
     drop(core);
     if shared.end_by.get().is_some_and(|end| end <= now) {
         tracing::warn!(core = shared.id.0, "the core did not finish in time and is ended");
         shared.end();
     }
-    // More commands than one turn takes: ring our own bell, so that the executor looks at sockets and completions
-    // before the next turn. Turning again at once would starve them until its preemption timer fires.
-    if !shared.mailbox.may_sleep() {
+    // More to do than one turn takes: ring our own bell, so that the executor looks at sockets and completions before
+    // the next turn. It looks only when no task wants to run, so turning again at once would starve them.
+    if !shared.mailbox.may_sleep() || more {
         shared.bell.ring();
     }
 }

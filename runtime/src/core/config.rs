@@ -1,0 +1,72 @@
+//! What a core is told at its start.
+
+use super::port::CoreId;
+use raftyard_raft::{NodeId, Settings};
+use raftyard_storage::wal::StoreId;
+use std::time::Duration;
+
+/// The settings of one core. The front validates what a user gives; a core asserts it.
+#[derive(Clone, Debug)]
+pub struct CoreConfig {
+    /// The cluster; nodes of another are refused.
+    pub cluster: u64,
+    /// This node.
+    pub node: NodeId,
+    /// This core.
+    pub core: CoreId,
+    /// How many cores this node has.
+    pub cores: u16,
+    /// The id of this node's data directory.
+    pub store: StoreId,
+    /// Random, new at every start of the process.
+    pub boot: u64,
+    /// The other nodes.
+    pub peers: Vec<NodeId>,
+    /// Settings of every group's protocol.
+    pub raft: Settings,
+    /// Time between two heartbeats of a leader.
+    pub heartbeat_interval: Duration,
+    /// A proposal that is not applied after this long is answered `Unknown`.
+    pub proposal_timeout: Duration,
+    /// Bytes of the largest command.
+    pub entry_bytes_max: usize,
+    /// Bytes of all entries a core keeps in memory; above it proposals are answered `Overloaded`.
+    pub log_bytes_max: usize,
+    /// Bytes of the largest frame; must hold the largest command.
+    pub frame_bytes_max: usize,
+    /// Bytes that may wait to be sent on one connection; what comes on top is dropped, and repaired by the protocol.
+    pub send_buffer_bytes_max: usize,
+    /// Groups that may wait to be created.
+    pub creations_max: usize,
+}
+
+impl Default for CoreConfig {
+    fn default() -> Self {
+        CoreConfig {
+            cluster: 1,
+            node: NodeId(1),
+            core: CoreId(0),
+            cores: 1,
+            store: StoreId(0),
+            boot: 0,
+            peers: Vec::new(),
+            raft: Settings::default(),
+            heartbeat_interval: Duration::from_millis(100),
+            proposal_timeout: Duration::from_secs(5),
+            entry_bytes_max: 8 << 20,
+            log_bytes_max: 1 << 30,
+            frame_bytes_max: 16 << 20,
+            send_buffer_bytes_max: 64 << 20,
+            creations_max: 1 << 20,
+        }
+    }
+}
+
+impl CoreConfig {
+    /// Bytes a follower's log may take in memory before it takes no more appends: above a leader's limit, so that a
+    /// follower never stops a leader that is within its own.
+    #[must_use]
+    pub const fn follower_log_bytes_max(&self) -> usize {
+        self.log_bytes_max + self.log_bytes_max / 4
+    }
+}

@@ -1,0 +1,67 @@
+//! What waits for a batch of the log to become durable: a replica's receipts, its answers, a group's creation, a peer's
+//! identity. This is where "nothing is acknowledged before it is durable" is kept.
+
+use super::deadlines::Slot;
+use super::port::LinkId;
+use crate::group::GroupConfig;
+use crate::mail::{CreateGroupError, Reply};
+use raftyard_raft::{Body, GroupId, Message, Receipt, ReplicaId, Term};
+use raftyard_storage::wal::BatchSeq;
+use std::collections::VecDeque;
+
+/// A message without entries, kept until it may leave.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct HeldMessage {
+    pub(super) group: GroupId,
+    pub(super) from: ReplicaId,
+    pub(super) to: ReplicaId,
+    pub(super) term: Term,
+    pub(super) body: Body<'static>,
+}
+
+impl HeldMessage {
+    pub(super) const fn message(&self) -> Message<'static> {
+        Message { group: self.group, from: self.from, to: self.to, term: self.term, body: self.body }
+    }
+}
+
+/// Something that happens once its batch is durable.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    /// A replica is told.
+    Receipt(Slot, Receipt),
+    /// An answer leaves.
+    Message(Slot, HeldMessage),
+    /// A group exists.
+    Creation(Box<GroupConfig>, Reply<Result<(), CreateGroupError>>),
+    /// A peer's identity is known for good; its handshake goes on.
+    Peer(LinkId),
+}
+
+/// The waiting, in the order of their batches.
+#[derive(Debug, Default)]
+pub(super) struct DurableQueue {
+    waiting: VecDeque<(BatchSeq, Waiting)>,
+}
+
+impl DurableQueue {
+    /// Lets `what` wait for batch `seq`, or for a later one that something waits for already: what waits stays in one
+    /// order.
+    pub(super) fn push(&mut self, seq: BatchSeq, what: Waiting) {
+        let seq = self.waiting.back().map_or(seq, |&(last, _)| last.max(seq));
+        self.waiting.push_back((seq, what));
+    }
+
+    /// The next that has waited long enough, given the highest batch released.
+    pub(super) fn pop_released(&mut self, released: BatchSeq) -> Option<Waiting> {
+        if self.waiting.front()?.0 > released {
+            return None;
+        }
+        self.waiting.pop_front().map(|(_, what)| what)
+    }
+
+    /// Everything, because no batch will ever be released again.
+    pub(super) fn drain(&mut self) -> impl Iterator<Item = Waiting> + '_ {
+        self.waiting.drain(..).map(|(_, what)| what)
+    }
+}

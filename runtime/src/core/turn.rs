@@ -1,0 +1,227 @@
+//! The end of a turn: every group that something happened to is polled once, its records join the batch, its messages
+//! leave or wait, its committed entries are applied.
+
+use super::deadlines::Slot;
+use super::durable::{HeldMessage, Waiting};
+use super::port::{Notice, Output};
+use super::slot::GroupSlot;
+use super::{Core, Phase};
+use crate::mail::{Answer, CreateGroupError, NotProposed, Unknown};
+use raftyard_raft::{Durability, Instant, NodeId};
+
+/// Bytes applied to one group in one turn; the rest follows in the next, so that others get their turn.
+const APPLY_BYTES_MAX: usize = 1 << 20;
+
+impl Core {
+    /// Ends the turn: call it after the inputs that were at hand, then carry out all outputs.
+    pub fn end_turn(&mut self, now: Instant) {
+        self.release(now);
+        if self.phase != Phase::Failed {
+            self.record_creations();
+            self.poll_groups();
+            self.wal.submit();
+        }
+        while let Some((id, op)) = self.wal.poll_io() {
+            self.outputs.push_back(Output::Io { id, op });
+        }
+        self.links.flush(&mut self.outputs);
+        self.end_shutdown();
+    }
+
+    /// Lets everything go on that waited for a batch which is durable now.
+    pub(super) fn release(&mut self, now: Instant) {
+        if let Some(failure) = self.wal.failure() {
+            if self.phase != Phase::Failed {
+                let failure = failure.to_string();
+                self.fail(now, failure);
+            }
+            return;
+        }
+        let released = self.wal.released();
+        while let Some(waiting) = self.durable.pop_released(released) {
+            match waiting {
+                Waiting::Receipt(slot, receipt) => {
+                    self.groups[slot as usize].raft.handle_persisted(receipt);
+                    self.mark_dirty(slot);
+                }
+                Waiting::Message(slot, held) => self.send_held(slot, held),
+                Waiting::Creation(config, reply) => self.create(now, *config, reply),
+                Waiting::Peer(link) => self.peer_recorded(link),
+            }
+        }
+    }
+
+    fn record_creations(&mut self) {
+        while self.wal.has_room() {
+            let Some((config, reply)) = self.creations.pop_front() else { return };
+            let member = config.configuration.voters().iter().find(|m| m.node == self.config.node);
+            let replica = member.expect("checked when the creation was asked for").replica;
+            let seq = self.wal.record_creation(config.group, replica, &config.configuration);
+            self.durable.push(seq, Waiting::Creation(config, reply));
+        }
+    }
+
+    fn poll_groups(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        let mut polled = 0;
+        for &slot in &dirty {
+            if !self.wal.has_room() {
+                break;
+            }
+            self.groups[slot as usize].dirty = false;
+            self.poll_group(slot);
+            polled += 1;
+        }
+        dirty.drain(..polled);
+        // Those that found no room come first next time; those that poll_group marked again follow.
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
+    }
+
+    fn poll_group(&mut self, slot: Slot) {
+        if self.groups[slot as usize].failed.is_some() {
+            return;
+        }
+        self.poll_persist(slot);
+        self.poll_messages(slot);
+        self.apply(slot);
+        let group = &mut self.groups[slot as usize];
+        let log_bytes = group.raft.log_bytes();
+        self.log_bytes = self.log_bytes + log_bytes - group.log_bytes_counted;
+        group.log_bytes_counted = log_bytes;
+        let deadline = group.raft.deadline().into_iter().chain(group.next_expiry()).min();
+        if let Some(at) = deadline {
+            self.deadlines.schedule(slot, at);
+        }
+    }
+
+    fn poll_persist(&mut self, slot: Slot) {
+        let group = &mut self.groups[slot as usize];
+        let (id, replica) = (group.raft.group(), group.raft.replica());
+        while self.wal.has_room() {
+            let Some(persist) = group.raft.poll_persist(self.wal.room_bytes()) else { return };
+            let seq = self.wal.record_group(id, replica, persist.hard_state, persist.entries);
+            self.durable.push(seq, Waiting::Receipt(slot, persist.receipt));
+            group.last_batch = seq;
+        }
+        // The batch is full; whatever is left goes into the next.
+        self.mark_dirty(slot);
+    }
+
+    fn poll_messages(&mut self, slot: Slot) {
+        let released = self.wal.released();
+        let GroupSlot { raft, configuration, last_batch, .. } = &mut self.groups[slot as usize];
+        let held_until = (*last_batch > released).then_some(*last_batch);
+        // One bit a voter: Configuration::VOTERS_MAX is 32.
+        let mut lost: u32 = 0;
+        while let Some(outgoing) = raft.poll_message() {
+            let message = outgoing.message;
+            if let (Durability::AfterPersist, Some(seq)) = (outgoing.durability, held_until) {
+                let body = message.body.detached().expect("an append leaves at once");
+                let held =
+                    HeldMessage { group: message.group, from: message.from, to: message.to, term: message.term, body };
+                self.durable.push(seq, Waiting::Message(slot, held));
+                continue;
+            }
+            let Some(place) = configuration.voter_index(message.to) else { continue };
+            if !self.links.send(configuration.voters()[place].node, &message) {
+                lost |= 1 << place;
+            }
+        }
+        self.tell_unreachable(slot, lost);
+    }
+
+    fn send_held(&mut self, slot: Slot, held: HeldMessage) {
+        let configuration = &self.groups[slot as usize].configuration;
+        let Some(place) = configuration.voter_index(held.to) else { return };
+        let node = configuration.voters()[place].node;
+        if !self.links.send(node, &held.message()) {
+            self.tell_unreachable(slot, 1 << place);
+        }
+    }
+
+    /// Tells a replica that messages to some of its peers were dropped.
+    fn tell_unreachable(&mut self, slot: Slot, lost: u32) {
+        if lost == 0 {
+            return;
+        }
+        let GroupSlot { raft, configuration, .. } = &mut self.groups[slot as usize];
+        for (place, member) in configuration.voters().iter().enumerate() {
+            if lost & (1 << place) != 0 {
+                raft.handle_unreachable(member.replica);
+            }
+        }
+    }
+
+    fn apply(&mut self, slot: Slot) {
+        let group = &mut self.groups[slot as usize];
+        let answered = group.apply(APPLY_BYTES_MAX, &mut self.responses, &mut self.answers);
+        self.outputs.extend(self.answers.drain(..).map(Output::Answer));
+        match answered {
+            Ok(_) => {
+                let raft = &group.raft;
+                if raft.commit().min(raft.durable()) > raft.applied() {
+                    self.mark_dirty(slot);
+                }
+            }
+            Err(panicked) => self.fail_group(slot, panicked.reason),
+        }
+    }
+
+    /// Stops one group on this node. It says nothing more to anybody; its other replicas elect another leader.
+    fn fail_group(&mut self, slot: Slot, reason: String) {
+        let group = &mut self.groups[slot as usize];
+        tracing::error!(group = %group.raft.group(), %reason, "the group failed on this node");
+        group.failed = Some(reason);
+        group.give_up(Unknown::GroupFailed, &mut self.answers);
+        self.outputs.extend(self.answers.drain(..).map(Output::Answer));
+    }
+
+    /// The log failed (promise 3): nothing is acknowledged any more, every group stops leading, the peers hear
+    /// nothing, and whoever waits is told.
+    fn fail(&mut self, now: Instant, failure: String) {
+        self.phase = Phase::Failed;
+        let notice = Notice::WalFailed { core: self.config.core, failure };
+        self.outputs.push_back(Output::Notice(notice));
+        self.links.close_all(&mut self.outputs);
+        for group in &mut self.groups {
+            group.raft.step_down(now);
+            group.give_up(Unknown::WalFailed, &mut self.answers);
+        }
+        for (_, reply) in self.creations.drain(..) {
+            self.answers.push(Answer::CreateGroup(reply, Err(CreateGroupError::WalFailed)));
+        }
+        for waiting in self.durable.drain() {
+            if let Waiting::Creation(_, reply) = waiting {
+                self.answers.push(Answer::CreateGroup(reply, Err(CreateGroupError::WalFailed)));
+            }
+        }
+        self.outputs.extend(self.answers.drain(..).map(Output::Answer));
+    }
+
+    /// Answers a shutdown once nothing is under way. Proposals under way are finished or expire.
+    fn end_shutdown(&mut self) {
+        let finished = || self.wal.is_idle() && self.groups.iter().all(|group| group.next_expiry().is_none());
+        if self.phase == Phase::Failed || (self.phase == Phase::Stopping && finished()) {
+            self.outputs.extend(self.shutdowns.drain(..).map(|reply| Output::Answer(Answer::Shutdown(reply))));
+        }
+    }
+
+    /// What a proposal is told while the core takes none.
+    pub(super) fn refusal(&self) -> Option<NotProposed> {
+        match self.phase {
+            Phase::Running => None,
+            Phase::Stopping => Some(NotProposed::ShuttingDown),
+            Phase::Failed => Some(NotProposed::WalFailed),
+        }
+    }
+
+    /// A peer's node can't be reached: what was sent to it may be lost.
+    pub(super) fn handle_unreachable(&mut self, node: NodeId) {
+        for GroupSlot { raft, configuration, .. } in &mut self.groups {
+            if let Some(member) = configuration.voters().iter().find(|m| m.node == node) {
+                raft.handle_unreachable(member.replica);
+            }
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! The bytes between two cores: frames, the handshake, and batches of protocol messages. See docs/wire.md for the
+//! layout. Everything read here comes from another machine and is hostile until it is parsed.
+
+mod batch;
+mod decoder;
+mod frame;
+mod handshake;
+
+pub use batch::{BatchReader, BatchWriter, format_descriptor};
+pub use decoder::Decoder;
+pub use frame::{Frame, FrameError, FrameKind, HEADER_BYTES, WIRE_VERSION, finish_frame, start_frame};
+pub use handshake::{Hello, Refusal, Welcome};

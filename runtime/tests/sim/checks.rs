@@ -1,0 +1,113 @@
+//! What must hold after every step, and at the end.
+
+use raftyard_raft::{EntryKind, GroupId, LogIndex, Raft, ReplicaId, Role, Term};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What is known for sure of all groups.
+#[derive(Debug, Default)]
+pub(crate) struct Checks {
+    leaders: BTreeMap<(GroupId, Term), ReplicaId>,
+    /// By group: all committed entries, as term and operation (0: none).
+    committed: BTreeMap<GroupId, Vec<(Term, u64)>>,
+    /// By node and group: up to where its commits were compared in this life.
+    compared: BTreeMap<(usize, GroupId), LogIndex>,
+    /// Operations answered as applied, and where.
+    acknowledged: BTreeMap<u64, (GroupId, LogIndex)>,
+    /// Operations answered as never to be applied.
+    refused: BTreeSet<u64>,
+}
+
+impl Checks {
+    /// Looks at a replica after a step.
+    pub(crate) fn observe(&mut self, node: usize, raft: &Raft) -> Result<(), String> {
+        let group = raft.group();
+        if raft.role() == Role::Leader {
+            let leader = *self.leaders.entry((group, raft.term())).or_insert(raft.replica());
+            if leader != raft.replica() {
+                return Err(format!(
+                    "two leaders in group {group} term {}: {leader} and {}",
+                    raft.term(),
+                    raft.replica()
+                ));
+            }
+        }
+        if raft.applied() > raft.commit().min(raft.durable()) {
+            return Err(format!("node {node} group {group}: applied beyond what is committed and durable"));
+        }
+        let compared = self.compared.entry((node, group)).or_default();
+        if raft.commit() < *compared {
+            return Err(format!("node {node} group {group}: the commit index went back"));
+        }
+        let committed = self.committed.entry(group).or_default();
+        let (left, right) = raft.entries(compared.next(), raft.commit());
+        for entry in left.iter().chain(right) {
+            let operation = if entry.kind == EntryKind::Command { operation(&entry.data) } else { 0 };
+            let found = (entry.term, operation);
+            match committed.get(entry.index.0 as usize - 1) {
+                None if committed.len() as u64 + 1 == entry.index.0 => committed.push(found),
+                None => return Err(format!("group {group}: commits skip to {}", entry.index)),
+                Some(known) if *known != found => {
+                    let index = entry.index;
+                    return Err(format!(
+                        "node {node} group {group}: entry {index} was committed as {known:?}, now as {found:?}"
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+        *compared = raft.commit();
+        Ok(())
+    }
+
+    /// A node starts again and knows less.
+    pub(crate) fn restarted(&mut self, node: usize) {
+        self.compared.retain(|(of, _), _| *of != node);
+    }
+
+    /// A client was told that its operation is applied.
+    pub(crate) fn acknowledged(&mut self, group: GroupId, operation: u64, index: LogIndex) -> Result<(), String> {
+        let entry = self.committed.get(&group).and_then(|entries| entries.get(index.0 as usize - 1));
+        if entry.map(|(_, committed)| *committed) != Some(operation) {
+            return Err(format!("operation {operation} was acknowledged at {group}/{index}, but there is {entry:?}"));
+        }
+        match self.acknowledged.insert(operation, (group, index)) {
+            None => Ok(()),
+            Some(before) => Err(format!("operation {operation} was acknowledged twice: {before:?}")),
+        }
+    }
+
+    /// A client was told that its operation will never be applied.
+    pub(crate) fn refused(&mut self, operation: u64) {
+        self.refused.insert(operation);
+    }
+
+    /// All replicas of a group hold the same, with every acknowledged operation in it once.
+    pub(crate) fn converged(&self, group: GroupId, replicas: &[Vec<u64>]) -> Result<(), String> {
+        for other in &replicas[1..] {
+            if *other != replicas[0] {
+                return Err(format!("group {group}: replicas applied different sequences"));
+            }
+        }
+        let mut counts: BTreeMap<u64, u32> = BTreeMap::new();
+        for operation in &replicas[0] {
+            *counts.entry(*operation).or_default() += 1;
+        }
+        if let Some((operation, count)) = counts.iter().find(|(_, count)| **count > 1) {
+            return Err(format!("group {group}: operation {operation} was applied {count} times"));
+        }
+        if let Some(operation) = counts.keys().find(|operation| self.refused.contains(operation)) {
+            return Err(format!("group {group}: operation {operation} was refused and is applied"));
+        }
+        for (operation, _) in self.acknowledged.iter().filter(|(_, (of, _))| *of == group) {
+            if !counts.contains_key(operation) {
+                return Err(format!("group {group}: operation {operation} was acknowledged and is lost"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The operation in a command's first bytes.
+pub(crate) fn operation(data: &[u8]) -> u64 {
+    u64::from_le_bytes(data[..8].try_into().expect("clients send at least 8 bytes"))
+}
