@@ -57,7 +57,7 @@ fn several_cores_and_no_durability_are_verified_as_well() {
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{}\n{stdout}\n{stderr}", output.status);
     assert!(stdout.contains("NONE"), "it says that nothing was durable: {stdout}");
-    assert_eq!(entries(scratch.path()), [PathBuf::new(); 0]);
+    assert_eq!(entries(scratch.path()), Vec::<PathBuf>::new());
 }
 
 #[test]
@@ -100,5 +100,5 @@ fn an_interrupted_run_cleans_up() {
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(130), "{}", String::from_utf8_lossy(&output.stderr));
-    assert_eq!(entries(scratch.path()), [PathBuf::new(); 0]);
+    assert_eq!(entries(scratch.path()), Vec::<PathBuf>::new());
 }

@@ -309,6 +309,7 @@ fn not_proposed_name(why: NotProposed) -> &'static str {
 fn unknown_name(why: Unknown) -> &'static str {
     match why {
         Unknown::TimedOut => "unknown_timed_out",
+        Unknown::LeaderChanged => "unknown_leader_changed",
         Unknown::Stopped => "unknown_stopped",
         Unknown::WalFailed => "unknown_wal_failed",
         Unknown::GroupFailed => "unknown_group_failed",
