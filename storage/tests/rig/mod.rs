@@ -1,5 +1,5 @@
 //! What the tests of the log share: a small log on a simulated disk, a workload, and what it must come back as.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test binary uses a part of it")]
 
 use bytes::Bytes;
 use raftyard_raft::{Configuration, Entry, EntryKind, GroupId, HardState, LogIndex, Member, NodeId, ReplicaId, Term};
