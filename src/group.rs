@@ -69,22 +69,34 @@ impl GroupHandle {
     pub fn status(&self) -> Status {
         let mail = |reply| Mail::Status { group: self.group, reply };
         let convert = |status: Option<GroupStatus>| status.ok_or(StatusError::NoSuchGroup);
-        Pending::send(&self.mailbox, mail, convert, || Err(StatusError::Stopped), |refused| {
-            Err(match refused {
-                Refused::Full => StatusError::Overloaded(Limit::Mailbox),
-                Refused::Closed => StatusError::Stopped,
-            })
-        })
+        Pending::send(
+            &self.mailbox,
+            mail,
+            convert,
+            || Err(StatusError::Stopped),
+            |refused| {
+                Err(match refused {
+                    Refused::Full => StatusError::Overloaded(Limit::Mailbox),
+                    Refused::Closed => StatusError::Stopped,
+                })
+            },
+        )
     }
 }
 
 /// Sends the creation of a group to its core.
 pub(crate) fn create(mailbox: &Mailbox, config: GroupConfig) -> CreateGroup {
     let mail = |reply| Mail::CreateGroup { config, reply };
-    Pending::send(mailbox, mail, identity, || Err(CreateGroupError::Stopped), |refused| {
-        Err(match refused {
-            Refused::Full => CreateGroupError::Overloaded,
-            Refused::Closed => CreateGroupError::Stopped,
-        })
-    })
+    Pending::send(
+        mailbox,
+        mail,
+        identity,
+        || Err(CreateGroupError::Stopped),
+        |refused| {
+            Err(match refused {
+                Refused::Full => CreateGroupError::Overloaded,
+                Refused::Closed => CreateGroupError::Stopped,
+            })
+        },
+    )
 }

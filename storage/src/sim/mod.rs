@@ -145,6 +145,11 @@ impl SimDisk {
         self.faults.push(Fault { target, after, errno });
     }
 
+    /// Forgets every fault that was injected and has not struck.
+    pub fn clear_faults(&mut self) {
+        self.faults.clear();
+    }
+
     /// From now on no sync and no durable write makes anything durable: a disk that lies. Tests use it to see that
     /// they would notice.
     pub fn turn_durability_off(&mut self) {

@@ -2,7 +2,9 @@
 
 use super::error::{Place, WalError};
 use crate::aligned::AlignedBuf;
-use crate::io::{BLOCK_BYTES, Disk, FileId, FilePath, IoOp, IoOutput};
+use crate::io::{BLOCK_BYTES, Disk, FileId, FilePath, IoError, IoOp, IoOutput};
+
+const EIO: i32 = 5;
 
 /// An open segment under recovery.
 pub(crate) struct SegmentReader {
@@ -53,6 +55,11 @@ impl SegmentReader {
             _ => panic!("the device answers a read with the buffer"),
         }
         self.window_offset = offset;
+        // A read that falls short of the file's end must not look like a log that ends there.
+        if (self.window.len() as u64) < len.min(self.len.saturating_sub(offset)) {
+            let error = IoError { operation: "read", errno: EIO };
+            return Err(WalError::Io { place: Place::File(self.path), error });
+        }
         Ok(())
     }
 
