@@ -1,4 +1,5 @@
 //! A log that runs: what is recorded comes back, segments follow each other, releases keep their order, failures latch.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod rig;
 

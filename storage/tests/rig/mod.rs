@@ -1,10 +1,9 @@
 //! What the tests of the log share: a small log on a simulated disk, a workload, and what it must come back as.
-#![allow(dead_code, unreachable_pub, missing_docs, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test binary uses a part of it")]
 
 use bytes::Bytes;
 use raftyard_raft::{Configuration, Entry, EntryKind, GroupId, HardState, LogIndex, Member, NodeId, ReplicaId, Term};
-use raftyard_storage::io::{Directory, Disk, FileName, FilePath, IoError, IoId, IoOp, IoResult, SegmentNumber, WalId};
-use raftyard_storage::sim::SimDisk;
+use raftyard_storage::io::{Directory, Disk, FileName, FilePath, SegmentNumber, WalId};
 use raftyard_storage::wal::{BatchSeq, Recovered, StoreId, Wal, WalConfig, WalError};
 
 pub const WAL: WalId = WalId(0);
@@ -156,32 +155,5 @@ fn apply(state: &mut Recovered, step: &Step) {
             state.peers.retain(|(known, _)| known != node);
             state.peers.push((*node, *store));
         }
-    }
-}
-
-/// A disk that stops after a number of operations, as if the power had failed there: everything after answers an error
-/// without effect. It can also leave out syncs, to see that a test would notice.
-pub struct Cut<'a> {
-    pub disk: &'a mut SimDisk,
-    pub left: u64,
-    pub skip: fn(&IoOp) -> bool,
-}
-
-impl Disk for Cut<'_> {
-    fn execute(&mut self, op: IoOp) -> IoResult {
-        if self.left == 0 {
-            // The operation that was under way when the power failed: begun, not ended.
-            self.disk.submit(IoId(u64::MAX), op);
-            self.left = u64::MAX;
-            return Err(IoError { operation: "power", errno: 5 });
-        }
-        if self.left == u64::MAX {
-            return Err(IoError { operation: "power", errno: 5 });
-        }
-        self.left -= 1;
-        if (self.skip)(&op) {
-            return Ok(raftyard_storage::io::IoOutput::Done);
-        }
-        self.disk.execute(op)
     }
 }
