@@ -12,7 +12,7 @@ use raftyard_runtime::driver::{
 use raftyard_runtime::group::{GroupConfig, StateMachineFactory};
 use raftyard_storage::device::UringDisk;
 use raftyard_storage::io::WalId;
-use raftyard_storage::manifest::{Manifest, ManifestError};
+use raftyard_storage::manifest::{ClusterId, Manifest, ManifestError};
 use raftyard_storage::wal::StoreId;
 use std::io;
 use std::net::SocketAddr;
@@ -118,8 +118,8 @@ impl Node {
             // Only now that every log exists: a manifest promises its logs. And before any core speaks to a peer,
             // which would remember a store id that a crash makes us forget.
             let wals = (0..config.cores).map(WalId).collect();
-            let manifest = Manifest { node: config.node, cluster: config.cluster, store, wals };
-            if let Err(error) = Manifest::create(&mut disk, &manifest) {
+            let manifest = Manifest { node: config.node, cluster: ClusterId(config.cluster), store, wals };
+            if let Err(error) = manifest.create(&mut disk) {
                 starting.into_iter().for_each(CoreStarting::abandon);
                 return Err(OpenError::Manifest { path, error });
             }
@@ -193,8 +193,8 @@ const MANIFEST_RING_ENTRIES: u32 = 4;
 
 fn check_manifest(manifest: &Manifest, config: &NodeConfig) -> Result<(), OpenError> {
     let path = config.data_dir.clone();
-    if manifest.cluster != config.cluster {
-        return Err(OpenError::OtherCluster { path, found: manifest.cluster, expected: config.cluster });
+    if manifest.cluster.0 != config.cluster {
+        return Err(OpenError::OtherCluster { path, found: manifest.cluster.0, expected: config.cluster });
     }
     if manifest.node != config.node {
         return Err(OpenError::OtherNode { path, found: manifest.node, expected: config.node });

@@ -105,8 +105,7 @@ pub(crate) fn take_data_dir(path: &Path) -> Result<DataDirLock, PreflightError> 
     let failed = |error: io::Error| PreflightError::DataDir { path: path.to_owned(), error };
     make_durably(path).map_err(failed)?;
     let kind = rustix::fs::statfs(path).map_err(|error| failed(error.into()))?.f_type;
-    #[expect(clippy::unnecessary_cast, reason = "the field's type differs between architectures")]
-    if let Some((_, filesystem)) = MEMORY_FILESYSTEMS.iter().find(|(magic, _)| *magic == kind as i64) {
+    if let Some((_, filesystem)) = MEMORY_FILESYSTEMS.iter().find(|(magic, _)| *magic == kind) {
         return Err(PreflightError::InMemory { path: path.to_owned(), filesystem });
     }
     let lock = lock(path)?;

@@ -41,6 +41,16 @@ fn free_addresses(count: u64) -> BTreeMap<NodeId, SocketAddr> {
     (1..).map(NodeId).zip(held.iter().map(|socket| socket.local_addr().expect("bound"))).collect()
 }
 
+/// An address nobody listens at, nor one port higher.
+fn two_free_ports() -> SocketAddr {
+    loop {
+        let first = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port").local_addr().expect("bound");
+        if first.port() < u16::MAX && TcpListener::bind((first.ip(), first.port() + 1)).is_ok() {
+            return first;
+        }
+    }
+}
+
 fn config(node: NodeId, addresses: &BTreeMap<NodeId, SocketAddr>, dir: &TempDir) -> NodeConfig {
     NodeConfig {
         node,
@@ -129,7 +139,7 @@ fn three_nodes_replicate_and_come_back() {
 #[test]
 fn a_single_node_commits_by_itself_on_several_cores() {
     let dir = temp_dir();
-    let addresses = free_addresses(1);
+    let addresses = BTreeMap::from([(NodeId(1), two_free_ports())]);
     let config = NodeConfig { cores: 2, ..config(NodeId(1), &addresses, &dir) };
     let node = Node::open(config, echo).expect("the node starts");
     for group in 1..=4 {

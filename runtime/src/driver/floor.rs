@@ -99,7 +99,7 @@ async fn durable_writes(root: PathBuf, samples: usize) -> Result<Vec<Duration>, 
         let mut written = None;
         while written.is_none() {
             ear.listen().await?;
-            disk.completions(|_, result| written = Some(result));
+            disk.completions(|_, result| written = Some(result))?;
         }
         if round >= WARM_UP {
             times.push(begin.elapsed());
@@ -152,4 +152,54 @@ async fn round_trips(address: SocketAddr, samples: usize) -> Result<Vec<Duration
     }
     writer.shut_down();
     Ok(times)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_floor_is_measured_and_leaves_nothing_behind() {
+        let target = std::env::current_exe().expect("a test has a file");
+        let dir = tempfile::tempdir_in(target.parent().expect("in a directory")).expect("a directory");
+        assert_eq!(durable_write(dir.path(), 20).expect("the disk works").len(), 20);
+        assert_eq!(std::fs::read_dir(dir.path()).expect("readable").count(), 0);
+        assert_eq!(loopback_rtt(200).expect("loopback works").len(), 200);
+    }
+
+    /// Far more than a socket's buffers hold: the rest is written as the peer reads, and all of it arrives.
+    #[test]
+    fn what_the_kernel_does_not_take_at_once_is_written_later() {
+        const BYTES: usize = 24 << 20;
+        let bound = socket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).expect("a port");
+        let address = bound.local_addr().expect("bound").as_socket().expect("an address");
+        bound.listen(1).expect("listens");
+        let receiver = std::thread::spawn(move || {
+            on_executor("receiver", move || async move {
+                let listener = socket::listen(bound)?;
+                let (mut reader, _writer) = socket::accept(&listener).await?;
+                let mut received = 0usize;
+                loop {
+                    let bytes = reader.read().await?;
+                    if bytes.is_empty() {
+                        return Ok(received);
+                    }
+                    for &byte in bytes {
+                        assert_eq!(byte, (received % 251) as u8);
+                        received += 1;
+                    }
+                }
+            })
+        });
+        let sent = on_executor("sender", move || async move {
+            let (_reader, writer) = socket::connect(address, Duration::from_secs(5)).await?;
+            let bytes: Vec<u8> = (0..BYTES).map(|n| (n % 251) as u8).collect();
+            let sent = writer.send_now(&bytes)?;
+            writer.send_rest(&bytes[sent..]).await?;
+            writer.shut_down();
+            Ok(sent)
+        });
+        assert!(sent.expect("sent") < BYTES, "the buffers took it all: the test tests nothing");
+        assert_eq!(receiver.join().expect("no panic").expect("received"), BYTES);
+    }
 }

@@ -177,6 +177,14 @@ pub enum CoreLost {
     /// Its thread panicked outside of any task: a defect, or the kernel refused io_uring.
     #[error("a core's thread panicked")]
     ThreadPanicked,
+    /// The kernel takes no operations for its log any more.
+    #[error("core {} is lost: its log's io_uring failed: {error}", core.0)]
+    Ring {
+        /// The core.
+        core: CoreId,
+        /// What the system said.
+        error: io::Error,
+    },
     /// It can't hear commands or completions any more.
     #[error("core {} is lost: reading its eventfd or timerfd failed: {error}", core.0)]
     Deaf {

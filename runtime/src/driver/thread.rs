@@ -103,8 +103,8 @@ fn open(start: CoreStart) -> Result<Opened, StartError> {
     let mut disk = UringDisk::open(start.data_dir, RING_ENTRIES).map_err(StartError::Ring)?;
     let (wal, recovered) = Wal::open(&mut disk, start.wal, start.seed).map_err(StartError::Wal)?;
     let id = start.config.core;
-    let core = Core::open(start.config, wal, recovered, start.machines, clock::now(), start.seed)
-        .map_err(StartError::Core)?;
+    let core =
+        Core::open(start.config, wal, recovered, start.machines, clock::now(), start.seed).map_err(StartError::Core)?;
     // From here on the device is not waited for but heard.
     disk.register_eventfd(bell.as_ref().as_fd()).map_err(StartError::Ring)?;
     let ringer = Arc::clone(&bell);

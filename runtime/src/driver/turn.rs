@@ -1,12 +1,12 @@
 //! The loop of a core: gather what happened, let the core end its turn, carry out what it wants, sleep.
 
-use super::clock;
-use super::link;
 use super::shared::Shared;
+use super::{CoreLost, clock, link};
 use crate::core::Core;
 use crate::core::port::{Input, Output};
 use crate::mail::{Answer, Mail};
 use raftyard_raft::Instant;
+use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -31,11 +31,11 @@ pub(super) async fn run(shared: Rc<Shared>) {
 pub(super) async fn hear_bell(shared: Rc<Shared>) {
     let ear = match shared.bell.ear() {
         Ok(ear) => ear,
-        Err(error) => return shared.lose(super::CoreLost::Deaf { core: shared.id, error }),
+        Err(error) => return shared.lose(CoreLost::Deaf { core: shared.id, error }),
     };
     while !shared.ending.get() {
         if let Err(error) = ear.listen().await {
-            return shared.lose(super::CoreLost::Deaf { core: shared.id, error });
+            return shared.lose(CoreLost::Deaf { core: shared.id, error });
         }
         shared.work.notify();
         shared.breath.release();
@@ -46,11 +46,11 @@ pub(super) async fn hear_bell(shared: Rc<Shared>) {
 pub(super) async fn hear_alarm(shared: Rc<Shared>) {
     let ear = match shared.alarm.ear() {
         Ok(ear) => ear,
-        Err(error) => return shared.lose(super::CoreLost::Deaf { core: shared.id, error }),
+        Err(error) => return shared.lose(CoreLost::Deaf { core: shared.id, error }),
     };
     while !shared.ending.get() {
         if let Err(error) = ear.listen().await {
-            return shared.lose(super::CoreLost::Deaf { core: shared.id, error });
+            return shared.lose(CoreLost::Deaf { core: shared.id, error });
         }
         shared.alarm.rang();
         shared.work.notify();
@@ -60,9 +60,13 @@ pub(super) async fn hear_alarm(shared: Rc<Shared>) {
 fn turn(shared: &Rc<Shared>) {
     let now = clock::now();
     let mut core = shared.core.borrow_mut();
-    gather(shared, &mut core, now);
-    core.end_turn(now);
-    carry_out(shared, &mut core, now);
+    let carried_out = gather(shared, &mut core, now).and_then(|()| {
+        core.end_turn(now);
+        carry_out(shared, &mut core, now)
+    });
+    if let Err(error) = carried_out {
+        return shared.lose(CoreLost::Ring { core: shared.id, error });
+    }
     set_alarm(shared, &core, now);
     let more = core.has_work();
     drop(core);
@@ -78,8 +82,8 @@ fn turn(shared: &Rc<Shared>) {
 }
 
 /// Hands the core whatever waits for it. Bytes from sockets are there already: the readers hand them over themselves.
-fn gather(shared: &Rc<Shared>, core: &mut Core, now: Instant) {
-    shared.disk.borrow_mut().completions(|id, result| core.handle(now, Input::IoDone { id, result }));
+fn gather(shared: &Rc<Shared>, core: &mut Core, now: Instant) -> io::Result<()> {
+    shared.disk.borrow_mut().completions(|id, result| core.handle(now, Input::IoDone { id, result }))?;
     if core.next_deadline().is_some_and(|deadline| deadline <= now) {
         core.handle(now, Input::Deadline);
     }
@@ -91,11 +95,12 @@ fn gather(shared: &Rc<Shared>, core: &mut Core, now: Instant) {
         }
         core.handle(now, Input::Mail(mail));
     }
+    Ok(())
 }
 
 /// Sends first, because a peer needs the longest for its part; then all disk operations with one system call; then the
 /// answers, for which nobody in the cluster waits.
-fn carry_out(shared: &Rc<Shared>, core: &mut Core, now: Instant) {
+fn carry_out(shared: &Rc<Shared>, core: &mut Core, now: Instant) -> io::Result<()> {
     let mut answers = shared.answers.borrow_mut();
     let mut disk = shared.disk.borrow_mut();
     let mut submitted = false;
@@ -122,7 +127,7 @@ fn carry_out(shared: &Rc<Shared>, core: &mut Core, now: Instant) {
         }
     }
     if submitted {
-        disk.flush().expect("stub");
+        disk.flush()?;
     }
     drop(disk);
     for answer in answers.drain(..) {
@@ -133,6 +138,7 @@ fn carry_out(shared: &Rc<Shared>, core: &mut Core, now: Instant) {
             answer.deliver();
         }
     }
+    Ok(())
 }
 
 fn set_alarm(shared: &Shared, core: &Core, now: Instant) {
