@@ -1,0 +1,26 @@
+#!/usr/bin/env bash
+# The whole gate: format, lints, tests, documentation, and the builds that must stay possible.
+# Usage: scripts/ci.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() {
+    echo "== $*"
+    "$@"
+}
+
+step cargo fmt --all --check
+step cargo clippy --workspace --all-targets --locked -- -D warnings
+step cargo test --workspace --locked
+RUSTDOCFLAGS="-D warnings" step cargo doc --workspace --no-deps --locked
+# The synchronous core, without the executor that drives it: the simulator's build.
+step cargo build -p raftyard-runtime --no-default-features --locked
+# The library as another program links it, without the command line's crates.
+step cargo build -p raftyard --lib --no-default-features --locked
+for crate in clap indicatif hdrhistogram serde_json tracing-subscriber; do
+    if cargo tree -p raftyard --no-default-features --edges normal --prefix none --locked | grep -q "^$crate "; then
+        echo "the library without its command line pulls in $crate" >&2
+        exit 1
+    fi
+done
+echo "== all passed"

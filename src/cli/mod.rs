@@ -1,0 +1,118 @@
+//! The command line: parses it, starts the chosen command, and turns how it ended into an exit code.
+//!
+//! A refusal is one clear line on standard error and a non-zero code; nothing here panics on what a person typed.
+
+use crate::bench::{self, BenchArgs, BenchError};
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+/// Exit code: a failure while running.
+const EXIT_FAILED: u8 = 1;
+/// Exit code: the command line was not understood.
+const EXIT_USAGE: u8 = 2;
+/// Exit code: the benchmark ran, and the cluster did not keep its word.
+const EXIT_UNVERIFIED: u8 = 3;
+/// Exit code: interrupted by a signal, as shells count it (128 + SIGINT).
+const EXIT_INTERRUPTED: u8 = 130;
+
+/// Hosts thousands of durable Raft groups on one node.
+#[derive(Debug, Parser)]
+#[command(name = "raftyard", version, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs a whole cluster in this process, drives load, verifies every answer, and prints what it measured.
+    Bench(BenchArgs),
+}
+
+/// Runs the program with these arguments, the first being its own name.
+pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() && !is_bare_help(&error) => {
+            eprintln!("{}", one_line(&error));
+            return ExitCode::from(EXIT_USAGE);
+        }
+        Err(help) => {
+            let code = if help.use_stderr() { EXIT_USAGE } else { 0 };
+            // A closed pipe on the other side of `--help` is nobody's problem.
+            let _ = help.print();
+            return ExitCode::from(code);
+        }
+    };
+    start_log();
+    let Command::Bench(args) = cli.command;
+    match bench::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("raftyard bench: {error}");
+            ExitCode::from(match error {
+                BenchError::Interrupted => EXIT_INTERRUPTED,
+                BenchError::Unverified { .. } => EXIT_UNVERIFIED,
+                _ => EXIT_FAILED,
+            })
+        }
+    }
+}
+
+fn is_bare_help(error: &clap::Error) -> bool {
+    error.kind() == clap::error::ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+}
+
+/// What clap has to say, up to its first empty line, as one line: scripts and people grep it.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.split("\n\n").next().unwrap_or_default();
+    let words = first.split_whitespace().collect::<Vec<_>>().join(" ");
+    words.replacen("error:", "raftyard:", 1)
+}
+
+/// Warnings go to standard error; `RAFTYARD_LOG` (error, warn, info, debug, trace, off) changes how much.
+fn start_log() {
+    let wanted = std::env::var("RAFTYARD_LOG").ok().and_then(|level| level.parse().ok());
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(wanted.unwrap_or(tracing_subscriber::filter::LevelFilter::WARN))
+        .init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refusal(arguments: &[&str]) -> String {
+        let arguments = ["raftyard"].iter().chain(arguments);
+        one_line(&Cli::try_parse_from(arguments).expect_err("must be refused"))
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_bad_flag_is_refused_in_one_line_that_names_it() {
+        for (arguments, names) in [
+            (&["bench", "--value-bytes", "7"][..], "--value-bytes"),
+            (&["bench", "--groups", "0"], "--groups"),
+            (&["bench", "--groups", "many"], "--groups"),
+            (&["bench", "--nodes", "0"], "--nodes"),
+            (&["bench", "--concurrency", "0"], "--concurrency"),
+            (&["bench", "--duration", "10"], "--duration"),
+            (&["bench", "--duration", "0s"], "--duration"),
+            (&["bench", "--durability", "maybe"], "--durability"),
+            (&["bench", "--wrong"], "--wrong"),
+            (&["bunch"], "bunch"),
+        ] {
+            let line = refusal(arguments);
+            assert!(line.contains(names) && !line.contains('\n'), "{arguments:?}: {line}");
+            assert!(line.starts_with("raftyard: "), "{line}");
+        }
+    }
+}
