@@ -11,7 +11,7 @@ pub mod clock;
 mod descriptor;
 pub mod floor;
 mod link;
-mod notify;
+mod ring;
 mod shared;
 mod socket;
 mod thread;

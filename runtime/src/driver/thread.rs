@@ -1,15 +1,15 @@
 //! The thread of a core, from opening its log to the end of its last task.
 
-use super::bell::{Alarm, Bell};
-use super::notify::{Breath, Notify};
+use super::bell::Bell;
+use super::link::Links;
+use super::ring::Ring;
 use super::shared::Shared;
-use super::{CoreLost, CoreStart, Ready, Stage, StartError, clock, link, socket, turn};
+use super::{CoreLost, CoreStart, Ready, Stage, StartError, clock, socket, turn};
 use crate::core::Core;
 use crate::mailbox::Mailbox;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
 use raftyard_storage::device::UringDisk;
 use raftyard_storage::wal::Wal;
-use rustc_hash::FxHashMap;
 use socket2::Socket;
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -78,8 +78,7 @@ struct Opened {
     disk: UringDisk,
     socket: Socket,
     mailbox: Arc<Mailbox>,
-    bell: Arc<Bell>,
-    alarm: Alarm,
+    ring: Ring,
     start: Parts,
 }
 
@@ -98,19 +97,18 @@ fn open(start: CoreStart) -> Result<Opened, StartError> {
     }
     let address = start.listen;
     let socket = socket::bind(address).map_err(|error| StartError::listen(address, error))?;
-    let bell = Arc::new(Bell::new().map_err(StartError::Bell)?);
-    let alarm = Alarm::new().map_err(StartError::Bell)?;
+    let bell = Bell::new().map_err(StartError::Bell)?;
     let mut disk = UringDisk::open(start.data_dir, RING_ENTRIES).map_err(StartError::Ring)?;
     let (wal, recovered) = Wal::open(&mut disk, start.wal, start.seed).map_err(StartError::Wal)?;
     let id = start.config.core;
     let core =
         Core::open(start.config, wal, recovered, start.machines, clock::now(), start.seed).map_err(StartError::Core)?;
     // From here on the device is not waited for but heard.
-    disk.register_eventfd(bell.as_ref().as_fd()).map_err(StartError::Ring)?;
-    let ringer = Arc::clone(&bell);
-    let mailbox = Arc::new(Mailbox::new(start.mailbox_max, move || ringer.ring()));
+    disk.register_eventfd(bell.as_fd()).map_err(StartError::Ring)?;
+    let ring = Ring::new(bell.as_fd()).map_err(StartError::Ring)?;
+    let mailbox = Arc::new(Mailbox::new(start.mailbox_max, move || bell.ring()));
     let start = Parts { id, resolver: start.resolver, connect_timeout: start.connect_timeout };
-    Ok(Opened { core, disk, socket, mailbox, bell, alarm, start })
+    Ok(Opened { core, disk, socket, mailbox, ring, start })
 }
 
 /// An executor for this thread. The thread is pinned already, if it is to be: a placement by the executor would also
@@ -124,12 +122,14 @@ pub(super) fn executor(name: &str) -> Result<LocalExecutor, glommio::GlommioErro
 }
 
 async fn serve(opened: Opened, report: &mpsc::SyncSender<Result<Stage, StartError>>) -> Result<(), CoreLost> {
-    let Opened { core, disk, socket, mailbox, bell, alarm, start } = opened;
-    let listening = socket.try_clone().and_then(|stop| {
-        let address = socket.local_addr()?.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
-        Ok((socket::listen(socket)?, stop, address))
+    let Opened { core, disk, socket, mailbox, mut ring, start } = opened;
+    let listening = socket.local_addr().and_then(|address| {
+        let address = address.as_socket().ok_or(io::ErrorKind::InvalidInput)?;
+        let listener = socket::listen(socket)?;
+        ring.listen(listener.try_clone()?)?;
+        Ok((listener, address))
     });
-    let (listener, stop_listening, address) = match listening {
+    let (listener, address) = match listening {
         Ok(listening) => listening,
         Err(error) => {
             drop(report.send(Err(StartError::Listen { core: start.id, error })));
@@ -140,41 +140,33 @@ async fn serve(opened: Opened, report: &mpsc::SyncSender<Result<Stage, StartErro
         id: start.id,
         core: RefCell::new(core),
         disk: RefCell::new(disk),
+        ring: RefCell::new(ring),
         mailbox: Arc::clone(&mailbox),
-        bell,
-        alarm,
-        work: Notify::default(),
-        breath: Breath::default(),
-        links: RefCell::new(FxHashMap::default()),
+        links: RefCell::new(Links::default()),
+        listener: RefCell::new(Some(listener)),
         resolver: start.resolver,
         connect_timeout: start.connect_timeout,
+        dialling: Cell::new(0),
         answers: RefCell::new(Vec::new()),
         goodbye: RefCell::new(Vec::new()),
         end_by: Cell::new(None),
         ending: Cell::new(false),
         lost: Cell::new(None),
-        ended: Notify::default(),
         tasks: Cell::new(0),
     });
-    shared.spawn(turn::hear_bell(Rc::clone(&shared)));
-    shared.spawn(turn::hear_alarm(Rc::clone(&shared)));
-    shared.spawn(link::accept(Rc::clone(&shared), listener));
-    shared.spawn(turn::run(Rc::clone(&shared)));
     drop(report.send(Ok(Stage::Serves(Ready { mailbox, address }))));
-    shared.ended.wait().await;
-    end(&shared, &stop_listening).await
+    shared.contain(turn::run(Rc::clone(&shared))).await;
+    end(&shared).await
 }
 
 /// Lets every task end by itself: a task that is dropped instead would leak, and with it the core.
-async fn end(shared: &Rc<Shared>, stop_listening: &Socket) -> Result<(), CoreLost> {
+async fn end(shared: &Rc<Shared>) -> Result<(), CoreLost> {
     shared.mailbox.close();
-    let end_by = clock::now().after(TASKS_END_MAX);
+    // The port is free before anybody is told that the core has ended.
+    *shared.listener.borrow_mut() = None;
+    shared.ring.borrow_mut().end();
+    let end_by = clock::now().after(shared.connect_timeout.max(TASKS_END_MAX));
     while shared.tasks.get() > 0 {
-        // Each time again: a task that was on its way may have begun to wait only now.
-        shared.bell.ring();
-        shared.alarm.ring();
-        drop(stop_listening.shutdown(std::net::Shutdown::Both));
-        link::shut_down_all(shared);
         if clock::now() > end_by {
             tracing::warn!(core = shared.id.0, tasks = shared.tasks.get(), "tasks did not end in time");
             break;

@@ -1,5 +1,6 @@
 //! The loop of a core: gather what happened, let the core end its turn, carry out what it wants, sleep.
 
+use super::ring::{Event, Place};
 use super::shared::Shared;
 use super::{CoreLost, clock, link};
 use crate::core::Core;
@@ -17,72 +18,48 @@ const MAILS_PER_TURN_MAX: usize = 1024;
 /// What a core may still take to finish after it was asked to shut down.
 const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 
-/// Turns for as long as the core lives.
+/// How long a core sleeps at most, so that a clock that jumps is noticed.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+
+/// How often the executor looks after connections that are being dialled.
+const DIALLING_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Turns for as long as the core lives. While it sleeps the whole thread sleeps: nothing else runs on it but dialling.
 pub(super) async fn run(shared: Rc<Shared>) {
     while !shared.ending.get() {
-        turn(&shared);
-        // Everything else of this core runs while this waits: the readers that have bytes hand them over first, and
-        // share the next turn.
-        shared.work.wait().await;
-    }
-}
-
-/// Hears the bell: commands wait, or disk operations have ended. Which, the turn finds out.
-pub(super) async fn hear_bell(shared: Rc<Shared>) {
-    let ear = match shared.bell.ear() {
-        Ok(ear) => ear,
-        Err(error) => return shared.lose(CoreLost::Deaf { core: shared.id, error }),
-    };
-    while !shared.ending.get() {
-        if let Err(error) = ear.listen().await {
-            return shared.lose(CoreLost::Deaf { core: shared.id, error });
+        let heard = turn(&shared).and_then(|sleep| hear(&shared, sleep));
+        if let Err(error) = heard {
+            return shared.lose(CoreLost::Ring { core: shared.id, error });
         }
-        shared.work.notify();
-        shared.breath.release();
-    }
-}
-
-/// Hears the alarm: a deadline has come.
-pub(super) async fn hear_alarm(shared: Rc<Shared>) {
-    let ear = match shared.alarm.ear() {
-        Ok(ear) => ear,
-        Err(error) => return shared.lose(CoreLost::Deaf { core: shared.id, error }),
-    };
-    while !shared.ending.get() {
-        if let Err(error) = ear.listen().await {
-            return shared.lose(CoreLost::Deaf { core: shared.id, error });
+        if shared.dialling.get() > 0 {
+            // A sleep makes the executor look at its own rings, which nothing else does.
+            glommio::timer::sleep(Duration::ZERO).await;
         }
-        shared.alarm.rang();
-        shared.work.notify();
     }
 }
 
-fn turn(shared: &Rc<Shared>) {
+/// One turn. Says how long to sleep after it.
+fn turn(shared: &Rc<Shared>) -> io::Result<Duration> {
     let now = clock::now();
     let mut core = shared.core.borrow_mut();
-    let carried_out = gather(shared, &mut core, now).and_then(|()| {
-        core.end_turn(now);
-        carry_out(shared, &mut core, now)
-    });
-    if let Err(error) = carried_out {
-        return shared.lose(CoreLost::Ring { core: shared.id, error });
-    }
-    set_alarm(shared, &core, now);
-    let more = core.has_work();
-    drop(core);
+    gather(shared, &mut core, now)?;
+    core.end_turn(now);
+    carry_out(shared, &mut core, now)?;
     if shared.end_by.get().is_some_and(|end| end <= now) {
         tracing::warn!(core = shared.id.0, "the core did not finish in time and is ended");
-        shared.end();
+        shared.ending.set(true);
     }
-    // More to do than one turn takes: ring our own bell, so that the executor looks at sockets and completions before
-    // the next turn. It looks only when no task wants to run, so turning again at once would starve them.
-    if !shared.mailbox.may_sleep() || more {
-        shared.bell.ring();
+    let more = !shared.mailbox.may_sleep() || core.has_work() || shared.ending.get();
+    if more {
+        return Ok(Duration::ZERO);
     }
+    let next = core.next_deadline().into_iter().chain(shared.end_by.get()).min();
+    let sleep = next.map_or(SLEEP_MAX, |next| next.since(now).min(SLEEP_MAX));
+    Ok(if shared.dialling.get() > 0 { sleep.min(DIALLING_INTERVAL) } else { sleep })
 }
 
-/// Hands the core whatever waits for it. Bytes from sockets are there already: the readers hand them over themselves.
-fn gather(shared: &Rc<Shared>, core: &mut Core, now: Instant) -> io::Result<()> {
+/// Hands the core whatever waits for it. Bytes from sockets are with it already.
+fn gather(shared: &Shared, core: &mut Core, now: Instant) -> io::Result<()> {
     shared.disk.borrow_mut().completions(|id, result| core.handle(now, Input::IoDone { id, result }))?;
     if core.next_deadline().is_some_and(|deadline| deadline <= now) {
         core.handle(now, Input::Deadline);
@@ -103,37 +80,30 @@ fn gather(shared: &Rc<Shared>, core: &mut Core, now: Instant) -> io::Result<()> 
 fn carry_out(shared: &Rc<Shared>, core: &mut Core, now: Instant) -> io::Result<()> {
     let mut answers = shared.answers.borrow_mut();
     let mut disk = shared.disk.borrow_mut();
-    let mut submitted = false;
     while let Some(output) = core.poll_output() {
         match output {
             Output::Send { link, buffer } => {
-                if let Some(buffer) = link::send(shared, link, buffer) {
+                if let Some(buffer) = link::send(shared, link, buffer)? {
                     core.handle(now, Input::Sent { link, buffer });
                 }
             }
-            Output::Io { id, op } => {
-                disk.submit(id, op);
-                submitted = true;
-            }
+            Output::Io { id, op } => disk.submit(id, op),
             Output::Answer(answer) => answers.push(answer),
             Output::Dial { link, node, core } => link::dial(shared, link, node, core),
             Output::Close(link) => link::close(shared, link),
             Output::Notice(notice) => {
                 tracing::error!("{notice}");
                 if notice.is_fatal() {
-                    shared.end();
+                    shared.ending.set(true);
                 }
             }
         }
     }
-    if submitted {
-        disk.flush()?;
-    }
-    drop(disk);
+    disk.flush()?;
     for answer in answers.drain(..) {
         if let Answer::Shutdown(_) = answer {
             shared.goodbye.borrow_mut().push(answer);
-            shared.end();
+            shared.ending.set(true);
         } else {
             answer.deliver();
         }
@@ -141,12 +111,49 @@ fn carry_out(shared: &Rc<Shared>, core: &mut Core, now: Instant) -> io::Result<(
     Ok(())
 }
 
-fn set_alarm(shared: &Shared, core: &Core, now: Instant) {
-    let deadline = match (core.next_deadline(), shared.end_by.get()) {
-        (Some(deadline), Some(end)) => Some(deadline.min(end)),
-        (deadline, end) => deadline.or(end),
-    };
-    if let Some(deadline) = deadline {
-        shared.alarm.set(now, deadline);
+/// What is left to do of an event once the ring is free again.
+enum After {
+    Knock,
+    Sent(Place, Vec<u8>),
+    Ended(Place),
+}
+
+/// Sleeps until something happens, for `sleep` at most, and hands the core what came in.
+fn hear(shared: &Rc<Shared>, sleep: Duration) -> io::Result<()> {
+    let mut later = Vec::new();
+    {
+        let mut ring = shared.ring.borrow_mut();
+        ring.wait(sleep)?;
+        let now = clock::now();
+        let mut core = shared.core.borrow_mut();
+        let links = shared.links.borrow();
+        ring.events(|event| match event {
+            // Commands wait, or disk operations have ended. Which, the turn finds out.
+            Event::Bell => {}
+            Event::Knock => later.push(After::Knock),
+            Event::Received(place, bytes) => {
+                if let Some(link) = links.link(place) {
+                    core.handle(now, Input::Bytes { link, bytes });
+                }
+            }
+            Event::Sent(place, buffer) => later.push(After::Sent(place, buffer)),
+            Event::Ended(place) => later.push(After::Ended(place)),
+        })?;
     }
+    for event in later {
+        match event {
+            After::Knock => link::accept(shared),
+            After::Sent(place, buffer) => {
+                if let Some(link) = link::sent(shared, place) {
+                    shared.core.borrow_mut().handle(clock::now(), Input::Sent { link, buffer });
+                }
+            }
+            After::Ended(place) => {
+                if let Some(link) = link::ended(shared, place) {
+                    shared.core.borrow_mut().handle(clock::now(), Input::LinkDown(link));
+                }
+            }
+        }
+    }
+    Ok(())
 }
