@@ -1,7 +1,7 @@
 //! A batch: a header of 64 bytes, an echo section, the records, and zeroes to the next block. What one write makes
 //! durable.
 
-use super::field::{Fields, checksum_around, put};
+use super::field::{Fields, checksum_around, is_zero, put};
 use super::{BatchSeq, FORMAT_VERSION};
 use crate::io::BLOCK_BYTES;
 
@@ -91,7 +91,7 @@ pub fn decode(batch: &[u8], seed: u32) -> Result<(BatchHeader, &[u8]), BatchFaul
     let padding = &batch[records_end..];
     // A sequence at the end of the numbers has no successor; it can't have been reached by counting.
     let numbers_hold = header.sequence.0 > header.durable_upto.0 && header.sequence.0 < u64::MAX;
-    if flags & !FLAG_OPENING != 0 || reserved.iter().chain(padding).any(|b| *b != 0) || !numbers_hold {
+    if flags & !FLAG_OPENING != 0 || !is_zero(reserved) || !is_zero(padding) || !numbers_hold {
         return Err(BatchFault::Malformed);
     }
     Ok((header, &batch[records_at..records_end]))

@@ -70,3 +70,8 @@ pub(crate) fn checksum_around(seed: u32, bytes: &[u8], at: usize) -> u32 {
     let crc = crc32c::crc32c_append(crc, &[0; 4]);
     crc32c::crc32c_append(crc, &bytes[at + 4..])
 }
+
+/// Whether all bytes are zero. Looks at a run of bytes at once: recovery asks this of whole segments.
+pub(crate) fn is_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(256).all(|run| run.iter().fold(0, |any, byte| any | byte) == 0)
+}

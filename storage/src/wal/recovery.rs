@@ -9,6 +9,7 @@ use super::error::{Place, WalError};
 use super::reader::{SegmentReader, execute};
 use super::replay::{RecoveredGroup, Replay};
 use crate::format::batch::{self, BATCH_MAGIC, BatchFault, BatchHeader};
+use crate::format::field::is_zero;
 use crate::format::record::{RecordFault, decode_all};
 use crate::format::segment::{BATCHES_OFFSET, HeaderFault, SegmentHeader, decode_header};
 use crate::format::{BatchSeq, StoreId};
@@ -300,8 +301,4 @@ fn refuse(fault: BatchFault, file: FilePath, offset: u64, sequence: BatchSeq) ->
             WalError::Malformed { file, offset, sequence, fault: RecordFault::Field }
         }
     }
-}
-
-fn is_zero(block: &[u8]) -> bool {
-    block.iter().all(|byte| *byte == 0)
 }
