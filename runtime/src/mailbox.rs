@@ -244,66 +244,79 @@ mod tests {
         assert!(mailbox.shut_down().recv().is_err());
     }
 
-    /// Senders on several threads against a core that sleeps whenever it may: a lost wake-up would leave the core
-    /// parked with mail waiting, and the test would never end.
+    /// Senders that wait for each answer, against a core that sleeps whenever it may. When all of them wait nobody
+    /// sends, so a single lost wake-up leaves the core parked for ever and this test never ends.
     #[test]
     fn no_wake_up_is_lost() {
-        const SENDERS: u64 = 3;
-        const MAILS: u64 = 20_000;
+        for senders in 1..=2 {
+            exchange(senders, 20_000);
+        }
+    }
+
+    fn exchange(senders: u64, mails: u64) {
         let core = thread::current();
         let mailbox = Arc::new(Mailbox::new(16, move || core.unpark()));
-        let senders: Vec<_> = (0..SENDERS)
+        let threads: Vec<_> = (0..senders)
             .map(|_| {
                 let mailbox = Arc::clone(&mailbox);
                 thread::spawn(move || {
-                    for group in 0..MAILS {
-                        let mut mail = question(group).0;
-                        while let Err(SendError::Full(back)) = mailbox.send(mail) {
-                            mail = back;
-                            thread::yield_now();
+                    for group in 0..mails {
+                        let (mail, answer) = question(group);
+                        mailbox.send(mail).expect("there is room for all senders");
+                        // Spinning, so that the next mail comes while the core is about to sleep.
+                        while matches!(answer.try_recv(), Err(oneshot::TryRecvError::Empty)) {
+                            std::hint::spin_loop();
                         }
                     }
                 })
             })
             .collect();
         let mut received = 0;
-        while received < SENDERS * MAILS {
+        while received < senders * mails {
             mailbox.stay_awake();
+            // Dropping a mail answers it.
             while mailbox.receive().is_some() {
                 received += 1;
             }
-            if received < SENDERS * MAILS && mailbox.may_sleep() {
+            if received < senders * mails && mailbox.may_sleep() {
                 thread::park();
             }
         }
-        for sender in senders {
-            sender.join().expect("a sender does not panic");
+        for thread in threads {
+            thread.join().expect("a sender does not panic");
         }
     }
 
-    /// A core that ends while others send: every mail is answered or refused, none is left lying.
+    /// A core that ends while others send as fast as they can: every mail is told of or refused, none is left lying.
     #[test]
     fn nobody_waits_for_a_closed_mailbox() {
-        for _ in 0..200 {
-            let mailbox = Arc::new(Mailbox::new(64, || {}));
+        for round in 0..300 {
+            let mailbox = Arc::new(Mailbox::new(1024, || {}));
             let senders: Vec<_> = (0..2)
                 .map(|_| {
                     let mailbox = Arc::clone(&mailbox);
                     thread::spawn(move || {
-                        for group in 0..50 {
-                            let (mail, answer) = question(group);
+                        let mut answers = Vec::new();
+                        loop {
+                            let (mail, answer) = question(1);
                             match mailbox.send(mail) {
-                                Ok(()) => assert!(answer.recv().is_err()),
-                                Err(SendError::Full(_) | SendError::Closed(_)) => {}
+                                Ok(()) => answers.push(answer),
+                                Err(SendError::Full(_)) => {}
+                                Err(SendError::Closed(_)) => return answers,
                             }
                         }
                     })
                 })
                 .collect();
-            drop(mailbox.receive());
+            for _ in 0..round {
+                drop(mailbox.receive());
+            }
             mailbox.close();
             for sender in senders {
-                sender.join().expect("a sender does not panic");
+                for answer in sender.join().expect("a sender does not panic") {
+                    let told = answer.try_recv();
+                    assert_eq!(told.expect_err("nobody answers"), oneshot::TryRecvError::Disconnected);
+                }
             }
         }
     }
