@@ -25,3 +25,8 @@ pub use raftyard_runtime::group::{
 };
 pub use raftyard_runtime::mail::{Applied, CreateGroupError, Limit, NotProposed, ProposeError, Unknown};
 pub use raftyard_storage::io::WriteMode;
+
+/// The README's example is compiled with the documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct ReadmeExamples;

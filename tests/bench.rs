@@ -3,6 +3,7 @@
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 /// A directory of this test on a real file system, unlike many a temporary directory.
 fn scratch() -> tempfile::TempDir {
@@ -87,14 +88,15 @@ fn refusals_are_one_line_and_leave_everything_alone() {
 #[test]
 fn an_interrupted_run_cleans_up() {
     let scratch = scratch();
-    let child = bench(scratch.path(), &["--groups", "8", "--duration", "1h"])
+    let mut child = bench(scratch.path(), &["--groups", "8", "--duration", "60m"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .expect("the program starts");
     // As soon as its directory is there: in the midst of the floor, of the creation, or of the load.
     while entries(scratch.path()).is_empty() {
-        std::thread::yield_now();
+        assert_eq!(child.try_wait().expect("a child"), None, "it ended by itself");
+        std::thread::sleep(Duration::from_millis(1));
     }
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::INT).expect("it runs");

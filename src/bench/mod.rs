@@ -139,10 +139,11 @@ fn measure(
     progress: &mut Progress,
     interrupt: &Interrupt,
 ) -> Result<(Report, verify::Verdict), BenchError> {
-    let floor = measure_floor(data, progress)?;
     let args = &config.args;
     let ledger = Ledger::new(args.nodes, args.groups);
+    // First of all, because a node says in one line what this machine lacks.
     let cluster = Cluster::open(args, config.pinned, data, &ledger)?;
+    let floor = measure_floor(data, progress)?;
     let mut memory = Memory { before_groups: usage::resident_bytes(), ..Memory::default() };
     cluster.create_groups(progress, interrupt)?;
     let leaders = cluster.wait_for_leaders(progress, interrupt)?;
@@ -172,7 +173,7 @@ fn measure(
     Ok((Report::new(config, load, memory, floor, &verdict), verdict))
 }
 
-/// Before the cluster starts, so that nothing else of this process wants the disk or the cores.
+/// Before there are groups: the cluster is idle, and nothing else of this process wants the disk or the cores.
 fn measure_floor(data: &DataDir, progress: &mut Progress) -> Result<Floor, BenchError> {
     progress.phase("measuring the floor", 1);
     let directory = data.make_for_floor()?;

@@ -7,7 +7,7 @@ use crate::random::Random;
 use crate::verify::{self, GroupReplicas, Outcome, Verdict};
 use raftyard::{GroupId, NodeId};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Groups of the cluster: several a leader, and few enough that each has a history worth comparing.
 const GROUPS: u64 = 12;
@@ -39,16 +39,20 @@ pub(crate) fn run(rounds: u32) {
 /// Kills the victims while operations are under way, and starts them again while more are.
 fn kill_under_load(cluster: &mut Cluster, record: &Arc<Record>, victims: &[usize], random: &mut Random) {
     let load = Load::start(record, random.next());
-    wait_for_more(cluster, record, 50 + u64::from(random.below(200)));
+    wait_for_more(cluster, record, 100 + u64::from(random.below(500)));
     cluster.kill(victims);
     if victims.len() == 1 {
         // The other two are a majority: they must serve on while the third is gone.
-        wait_for_more(cluster, record, 50 + u64::from(random.below(100)));
+        wait_for_more(cluster, record, 100 + u64::from(random.below(300)));
     }
-    for &place in victims {
-        cluster.start_node(place);
+    if random.below(3) == 0 {
+        // Once more at any moment of their start: in the midst of recovery, of opening, of catching up.
+        victims.iter().for_each(|place| cluster.spawn_node(*place));
+        std::thread::sleep(Duration::from_micros(u64::from(random.below(60_000))));
+        cluster.kill(victims);
     }
-    wait_for_more(cluster, record, 50);
+    victims.iter().for_each(|place| cluster.start_node(*place));
+    wait_for_more(cluster, record, 100);
     load.stop();
 }
 
@@ -114,7 +118,8 @@ pub(crate) fn empty_a_directory() {
     cluster.start_node(2);
 
     cluster.wait_for("the emptied node to be refused", |cluster| {
-        (0..2).any(|place| cluster.log_of(place).contains("store")) && cluster.log_of(2).contains("store")
+        let told = |place: usize| cluster.log_of(place).contains("emptied or replaced");
+        told(0) && told(1) && told(2)
     });
     assert_eq!(cluster.ask(2, "status 1"), "none", "it holds no replica");
     serve_again(&mut cluster, &record);

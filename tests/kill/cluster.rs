@@ -39,6 +39,18 @@ impl Cluster {
 
     /// Starts a node that doesn't run, and waits until it serves.
     pub(crate) fn start_node(&mut self, place: usize) {
+        self.spawn_node(place);
+        self.wait_for(&format!("node {} to serve", place + 1), |cluster| {
+            let child = cluster.processes[place].as_mut().expect("just started");
+            if let Some(status) = child.try_wait().expect("a child") {
+                panic!("node {} ended with {status}:\n{}", place + 1, cluster.log_of(place));
+            }
+            Connection::open(cluster.settings[place].control).is_ok()
+        });
+    }
+
+    /// Starts a node that doesn't run. It may still be recovering when this returns.
+    pub(crate) fn spawn_node(&mut self, place: usize) {
         assert!(self.processes[place].is_none(), "it runs");
         let settings = &self.settings[place];
         let log = self.log(place, OpenOptions::new().append(true).create(true));
@@ -51,13 +63,6 @@ impl Cluster {
             .spawn()
             .expect("this program starts");
         self.processes[place] = Some(child);
-        self.wait_for(&format!("node {} to serve", place + 1), |cluster| {
-            let child = cluster.processes[place].as_mut().expect("just started");
-            if let Some(status) = child.try_wait().expect("a child") {
-                panic!("node {} ended with {status}:\n{}", place + 1, cluster.log_of(place));
-            }
-            Connection::open(cluster.settings[place].control).is_ok()
-        });
     }
 
     /// SIGKILL for all of them before waiting for any.

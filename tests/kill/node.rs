@@ -113,7 +113,7 @@ struct Served {
 /// Serves until it is killed, or until whoever started it is gone. Never returns.
 pub(crate) fn run(settings: Settings) -> ! {
     std::thread::spawn(end_with_parent);
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).init();
     let sequences = Sequences::default();
     let machines = Arc::clone(&sequences);
     let opened = Node::open(settings.config(), move |group| {

@@ -7,10 +7,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
+
+/// Pause between two tries to bind a port.
+const BIND_AGAIN: Duration = Duration::from_millis(5);
 
 /// Binds a port without listening yet: a port in use is found before the log is opened, and nobody connects to a core
 /// that is not ready. No SO_REUSEPORT: with it a second node of the same user would silently share the port.
@@ -20,6 +23,20 @@ pub(super) fn bind(address: SocketAddr) -> io::Result<Socket> {
     socket.set_reuse_address(true)?;
     socket.bind(&address.into())?;
     Ok(socket)
+}
+
+/// [`bind`]s, and where the port is in use tries again for `patience`: a process that was killed is gone before the
+/// kernel has closed the sockets its rings used, so a node started in its place would be refused its own port.
+pub(super) fn bind_patiently(address: SocketAddr, patience: Duration) -> io::Result<Socket> {
+    let began = Instant::now();
+    loop {
+        match bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && began.elapsed() < patience => {
+                std::thread::sleep(BIND_AGAIN);
+            }
+            result => return result,
+        }
+    }
 }
 
 /// Listens on a bound port.

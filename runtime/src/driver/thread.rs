@@ -33,6 +33,9 @@ const TASKS_END_MAX: Duration = Duration::from_secs(1);
 /// Disk operations the device's ring takes at once.
 const RING_ENTRIES: u32 = 64;
 
+/// How long a port in use is waited for: the kernel closes a killed process's within milliseconds.
+const PORT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Closes the mailbox however the thread ends, so that nobody waits for a core that is gone.
 struct Lifeline(Arc<Mailbox>);
 
@@ -96,7 +99,7 @@ fn open(start: CoreStart) -> Result<Opened, StartError> {
         return Err(StartError::Pin { core: start.config.core, cpu });
     }
     let address = start.listen;
-    let socket = socket::bind(address).map_err(|error| StartError::listen(address, error))?;
+    let socket = socket::bind_patiently(address, PORT_PATIENCE).map_err(|error| StartError::listen(address, error))?;
     let bell = Bell::new().map_err(StartError::Bell)?;
     let mut disk = UringDisk::open(start.data_dir, RING_ENTRIES).map_err(StartError::Ring)?;
     let (wal, recovered) = Wal::open(&mut disk, start.wal, start.seed).map_err(StartError::Wal)?;

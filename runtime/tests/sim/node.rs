@@ -23,7 +23,7 @@ struct Recorder {
 
 impl StateMachine for Recorder {
     fn apply(&mut self, commands: Commands<'_>, responses: &mut Responses) {
-        let mut applied = self.applied.lock().unwrap();
+        let mut applied = self.applied.lock().expect("no panic while it is held");
         let applied = applied.entry(self.group).or_default();
         for command in commands {
             applied.push(operation(command.data));
@@ -72,7 +72,7 @@ impl SimNode {
     /// Starts the node on what its disk holds.
     pub(crate) fn start(&mut self, shape: &Shape, now: Instant, rng: &mut Rng) -> Result<(), WalError> {
         self.life += 1;
-        self.applied.lock().unwrap().clear();
+        self.applied.lock().expect("no panic while it is held").clear();
         let wal_config = wal_config(shape, self.life > 1);
         let (wal, recovered) = Wal::open(&mut self.disk, wal_config, rng.next())?;
         let applied = Arc::clone(&self.applied);

@@ -66,7 +66,9 @@ impl World {
             let applied: Vec<Vec<u64>> = self
                 .nodes
                 .iter()
-                .map(|node| node.applied.lock().unwrap().get(&group).cloned().unwrap_or_default())
+                .map(|node| {
+                    node.applied.lock().expect("no panic while it is held").get(&group).cloned().unwrap_or_default()
+                })
                 .collect();
             self.checks.converged(group, &applied)?;
         }

@@ -150,13 +150,13 @@ impl World {
                 }
             }
             Event::Io { node, life, id } if self.lives(node, life) => self.io_done(node, life, id),
-            Event::Up { connection, side } => self.to_end(connection, side, |_, link| Input::LinkUp(link)),
+            Event::Up { connection, side } => self.hand_to_end(connection, side, |_, link| Input::LinkUp(link)),
             Event::DialFailed { node, life, link } if self.lives(node, life) => {
                 self.input(node, Input::LinkDown(link));
             }
             Event::Bytes { connection, side, bytes } => self.bytes(connection, side, bytes),
             Event::Sent { connection, side, buffer } => {
-                self.to_end(connection, side, |_, link| Input::Sent { link, buffer });
+                self.hand_to_end(connection, side, |_, link| Input::Sent { link, buffer });
             }
             Event::Down { connection, side } => {
                 let end = self.net.connections[connection].ends[side];
@@ -283,7 +283,7 @@ impl World {
         }
         let mut held = std::mem::take(&mut self.net.connections[connection].blocked[side]);
         held.extend(bytes);
-        self.to_end(connection, side, |_, link| Input::Bytes { link, bytes: &held });
+        self.hand_to_end(connection, side, |_, link| Input::Bytes { link, bytes: &held });
     }
 
     /// What was blocked arrives.
@@ -297,7 +297,7 @@ impl World {
         }
     }
 
-    fn to_end<'a>(&mut self, connection: usize, side: usize, input: impl FnOnce(&mut Self, LinkId) -> Input<'a>) {
+    fn hand_to_end<'a>(&mut self, connection: usize, side: usize, input: impl FnOnce(&mut Self, LinkId) -> Input<'a>) {
         let Some(found) = self.net.connections.get(connection).filter(|c| c.open) else { return };
         let end = found.ends[side];
         if self.lives(end.node, end.life) {
