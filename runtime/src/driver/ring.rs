@@ -183,12 +183,7 @@ impl Ring {
         result
     }
 
-    fn received(
-        &mut self,
-        place: Place,
-        outcome: i32,
-        each: &mut impl FnMut(Event<'_>),
-    ) -> io::Result<()> {
+    fn received(&mut self, place: Place, outcome: i32, each: &mut impl FnMut(Event<'_>)) -> io::Result<()> {
         let connection = self.connection(place).expect("its place is kept while a receive is in flight");
         connection.receiving = false;
         let len = usize::try_from(outcome).unwrap_or(0);
@@ -227,9 +222,8 @@ impl Ring {
 
     /// Frees the place of a connection that is over and has nothing in flight.
     fn free_if_over(&mut self, place: Place, each: &mut impl FnMut(Event<'_>)) {
-        let done = |connection: &mut Connection| {
-            connection.over && !connection.receiving && connection.sending.is_none()
-        };
+        let done =
+            |connection: &mut Connection| connection.over && !connection.receiving && connection.sending.is_none();
         if self.connection(place).is_some_and(done) {
             self.connections[place.0 as usize] = None;
             each(Event::Ended(place));

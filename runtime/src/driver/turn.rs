@@ -21,6 +21,9 @@ const SHUTDOWN_MAX: Duration = Duration::from_secs(10);
 /// How long a core sleeps at most, so that a clock that jumps is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 
+/// Long enough for the executor to hand over its operations and see what came back.
+const EXECUTOR_SLEEP: Duration = Duration::from_micros(100);
+
 /// How often the executor looks after connections that are being dialled.
 const DIALLING_INTERVAL: Duration = Duration::from_millis(2);
 
@@ -33,7 +36,7 @@ pub(super) async fn run(shared: Rc<Shared>) {
         }
         if shared.dialling.get() > 0 {
             // A sleep makes the executor look at its own rings, which nothing else does.
-            glommio::timer::sleep(Duration::ZERO).await;
+            glommio::timer::sleep(EXECUTOR_SLEEP).await;
         }
     }
 }
