@@ -12,6 +12,8 @@ step() {
 step cargo fmt --all --check
 step cargo clippy --workspace --all-targets --locked -- -D warnings
 step cargo test --workspace --locked
+# Every bit of a small log flipped, every cut of it: too slow without optimisation, where a sample is taken.
+step cargo test --release -p raftyard-storage --test damage --locked
 RUSTDOCFLAGS="-D warnings" step cargo doc --workspace --no-deps --locked
 # The synchronous core, without the executor that drives it: the simulator's build.
 step cargo build -p raftyard-runtime --no-default-features --locked

@@ -50,7 +50,9 @@ pub fn durable_write(dir: &Path, samples: usize) -> Result<Vec<Duration>, FloorE
     on_thread("raftyard-floor", move || durable_writes(dir, samples))
 }
 
-/// The time of each of `samples` round trips of 128 B over loopback TCP between two threads. Blocks.
+/// The time of each of `samples` round trips of 128 B over loopback TCP between two threads. Blocks. Where the machine has
+/// two CPUs, each thread has its own, as two nodes have: on one CPU a round trip is two switches between threads and tells
+/// nothing about a network.
 ///
 /// # Errors
 /// What failed.
@@ -60,8 +62,10 @@ pub fn loopback_rtt(samples: usize) -> Result<Vec<Duration>, FloorError> {
     let far = listener.accept()?.0;
     near.set_nodelay(true)?;
     far.set_nodelay(true)?;
-    let echo = std::thread::spawn(move || on_thread("raftyard-echo", move || echo(far)));
-    let times = on_thread("raftyard-rtt", move || round_trips(near, samples));
+    let cpus = core_affinity::get_core_ids().unwrap_or_default();
+    let (first, last) = (cpus.first().copied(), cpus.last().copied());
+    let echo = std::thread::spawn(move || on_thread("raftyard-echo", move || pinned(last, || echo(far))));
+    let times = on_thread("raftyard-rtt", move || pinned(first, || round_trips(near, samples)));
     echo.join().map_err(|_| FloorError::Panicked)??;
     times
 }
@@ -73,6 +77,16 @@ fn on_thread<T: Send + 'static>(
 ) -> Result<T, FloorError> {
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(task)?;
     thread.join().map_err(|_| FloorError::Panicked)?
+}
+
+/// Runs on that CPU, or wherever the system likes if it can't.
+fn pinned<T>(cpu: Option<core_affinity::CoreId>, task: impl FnOnce() -> T) -> T {
+    if let Some(cpu) = cpu
+        && !core_affinity::set_for_current(cpu)
+    {
+        tracing::debug!("a thread can't be pinned");
+    }
+    task()
 }
 
 fn durable_writes(root: PathBuf, samples: usize) -> Result<Vec<Duration>, FloorError> {
