@@ -67,6 +67,6 @@ impl CoreConfig {
     /// follower never stops a leader that is within its own.
     #[must_use]
     pub const fn follower_log_bytes_max(&self) -> usize {
-        self.log_bytes_max + self.log_bytes_max / 4
+        self.log_bytes_max.saturating_add(self.log_bytes_max / 4)
     }
 }

@@ -20,6 +20,8 @@ enum LinkError {
     RefusedBy { node: NodeId, refusal: Refusal },
     #[error("node {node} is refused: {refusal}")]
     Refused { node: NodeId, refusal: Refusal },
+    #[error("no room to record who node {node} is; it will be dialled again")]
+    Busy { node: NodeId },
 }
 
 /// Whether a peer's identity is on our disk.
@@ -27,6 +29,8 @@ enum Identity {
     Known,
     Recording,
     Foreign,
+    /// The batch is full.
+    Busy,
 }
 
 impl Core {
@@ -97,6 +101,7 @@ impl Core {
                 self.links.set_accepted_state(link, Accepted::Recording { node: hello.node });
                 Ok(())
             }
+            Identity::Busy => Err(LinkError::Busy { node: hello.node }),
             Identity::Foreign => {
                 self.reply(link, FrameKind::Refusal, |body| Refusal::Store.write(body));
                 Err(LinkError::Refused { node: hello.node, refusal: Refusal::Store })
@@ -121,6 +126,10 @@ impl Core {
         if !self.links.peers.contains_key(&hello.node) {
             return Err(Refusal::Stranger);
         }
+        if hello.entry_bytes_max as usize > config.entry_bytes_max {
+            // One of its commands could be more than a batch of this node's log can take.
+            return Err(Refusal::EntryLimit(u32::try_from(config.entry_bytes_max).unwrap_or(u32::MAX)));
+        }
         Ok(())
     }
 
@@ -134,6 +143,7 @@ impl Core {
         match self.identify(node, welcome.store, link) {
             Identity::Known => self.dialled_up(link, node),
             Identity::Recording => {}
+            Identity::Busy => return Err(LinkError::Busy { node }),
             Identity::Foreign => return Err(LinkError::Refused { node, refusal: Refusal::Store }),
         }
         Ok(())
@@ -147,6 +157,7 @@ impl Core {
             Some((known, _)) if known != store => return Identity::Foreign,
             Some((_, seq)) if seq <= self.wal.released() => return Identity::Known,
             Some((_, seq)) => seq,
+            None if !self.wal.has_room() => return Identity::Busy,
             None => {
                 let seq = self.wal.record_peer(node, store);
                 peer.store = Some((store, seq));
@@ -217,12 +228,19 @@ impl Core {
         if group.failed.is_some() {
             return;
         }
-        let brings_entries = matches!(message.body, Body::Append { entries, .. }
-            if !entries.0.is_empty() || !entries.1.is_empty());
-        if over_memory && brings_entries {
-            // Not answered: the leader's window stays full and its proposals are refused by its own limit.
-            self.counters.appends_refused += 1;
-            return;
+        if let Body::Append { entries: (left, right), .. } = message.body {
+            let bytes_max = self.config.entry_bytes_max;
+            let mut entries = left.iter().chain(right).peekable();
+            if over_memory && entries.peek().is_some() {
+                // Not answered: the leader's window stays full and its proposals are refused by its own limit.
+                self.counters.appends_refused += 1;
+                return;
+            }
+            if entries.any(|entry| entry.data.len() > bytes_max) {
+                // The handshake agreed on less; the log's batches have no room for it.
+                self.counters.messages_refused += 1;
+                return;
+            }
         }
         // A replica speaks only from the node that holds it.
         if group.raft.configuration().node_of(message.from) != Some(node) {

@@ -106,6 +106,7 @@ impl Links {
             boot: config.boot,
             to_node: NodeId(0),
             to_core: CoreId(0),
+            entry_bytes_max: u32::try_from(config.entry_bytes_max).expect("entry_bytes_max is below 4 GiB"),
         };
         Links {
             peers,

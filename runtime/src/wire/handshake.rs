@@ -27,6 +27,8 @@ pub struct Hello {
     pub to_node: NodeId,
     /// The core it believes to speak to.
     pub to_core: CoreId,
+    /// Bytes of the largest command it may send.
+    pub entry_bytes_max: u32,
 }
 
 /// The accepting core's consent.
@@ -69,6 +71,11 @@ pub enum Refusal {
          could lose acknowledged writes"
     )]
     Store,
+    /// The caller may send larger commands than it takes.
+    #[error(
+        "it takes commands of {0} bytes at most, fewer than this node sends: make `entry_bytes_max` equal everywhere"
+    )]
+    EntryLimit(u32),
 }
 
 impl Hello {
@@ -83,6 +90,7 @@ impl Hello {
         put(out, &self.boot.to_le_bytes());
         put(out, &self.to_node.0.to_le_bytes());
         put(out, &self.to_core.0.to_le_bytes());
+        put(out, &self.entry_bytes_max.to_le_bytes());
     }
 
     /// Reads the bytes.
@@ -100,6 +108,7 @@ impl Hello {
             boot: u64::from_le_bytes(take(&mut bytes)?),
             to_node: NodeId(u64::from_le_bytes(take(&mut bytes)?)),
             to_core: CoreId(u16::from_le_bytes(take(&mut bytes)?)),
+            entry_bytes_max: u32::from_le_bytes(take(&mut bytes)?),
         };
         end(bytes)?;
         check_cores(hello.core, hello.cores)?;
@@ -145,6 +154,7 @@ impl Refusal {
             Refusal::Core(core) => (4, u64::from(core)),
             Refusal::Stranger => (5, 0),
             Refusal::Store => (6, 0),
+            Refusal::EntryLimit(bytes) => (7, u64::from(bytes)),
         };
         put(out, &[reason]);
         put(out, &value.to_le_bytes());
@@ -165,6 +175,7 @@ impl Refusal {
             4 => Ok(Refusal::Core(value as u16)),
             5 => Ok(Refusal::Stranger),
             6 => Ok(Refusal::Store),
+            7 => Ok(Refusal::EntryLimit(value as u32)),
             _ => Err(FrameError::Body("an unknown reason of a refusal")),
         }
     }
@@ -209,11 +220,12 @@ mod tests {
             boot: 0x12,
             to_node: NodeId(0x13),
             to_core: CoreId(0x14),
+            entry_bytes_max: 0x15,
         };
         let mut bytes = Vec::new();
         hello.write(&mut bytes);
         let expected = "0d0c0b0a 1100000000000000 0201000000000000 0403 0706 05000000000000000000000000000000 \
-                        1200000000000000 1300000000000000 1400";
+                        1200000000000000 1300000000000000 1400 15000000";
         assert_eq!(hex(&bytes), expected.replace(' ', ""));
         bytes.clear();
         Welcome { node, core, cores: 0x0607, store, boot: 0x12 }.write(&mut bytes);
@@ -236,6 +248,7 @@ mod tests {
             boot: 7,
             to_node: NodeId(8),
             to_core: CoreId(9),
+            entry_bytes_max: 10,
         };
         let mut bytes = Vec::new();
         hello.write(&mut bytes);
@@ -243,7 +256,9 @@ mod tests {
         for cut in 0..bytes.len() {
             assert!(Hello::read(&bytes[..cut]).is_err());
         }
-        for refusal in [Refusal::Format, Refusal::Cluster(9), Refusal::Node(NodeId(2)), Refusal::Store] {
+        for refusal in
+            [Refusal::Format, Refusal::Cluster(9), Refusal::Node(NodeId(2)), Refusal::Store, Refusal::EntryLimit(5)]
+        {
             let mut bytes = Vec::new();
             refusal.write(&mut bytes);
             assert_eq!(Refusal::read(&bytes), Ok(refusal));
