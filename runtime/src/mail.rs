@@ -159,6 +159,12 @@ pub enum CreateGroupError {
         /// What is wrong.
         error: RestoreError,
     },
+    /// The factory of state machines panicked.
+    #[error("the state machine of group {group} can't be opened: its factory panicked")]
+    MachinePanicked {
+        /// The group.
+        group: GroupId,
+    },
     /// The core's mailbox is full. Try again later.
     #[error("overloaded: the core's mailbox (mailbox_max) is full; try again later")]
     Overloaded,

@@ -1,13 +1,15 @@
 //! Commands from other threads.
 
 use super::deadlines::Slot;
+use super::durable::Creation;
 use super::port::Output;
 use super::{Core, CreationReply, Phase};
-use crate::group::GroupConfig;
+use crate::group::{GroupConfig, StateMachine};
 use crate::mail::{Answer, Applied, CreateGroupError, Limit, Mail, NotProposed, ProposeError, Reply};
 use bytes::Bytes;
-use raftyard_raft::{GroupId, HardState, Instant};
+use raftyard_raft::{GroupId, HardState, Instant, LogIndex, ReplicaId, RestoreError};
 use raftyard_storage::wal::RecoveredGroup;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 impl Core {
     pub(super) fn handle_mail(&mut self, now: Instant, mail: Mail) {
@@ -39,6 +41,8 @@ impl Core {
                 let expires = now.after(self.config.proposal_timeout);
                 self.groups[slot as usize].wait(position, expires, reply, &mut self.answers);
                 self.outputs.extend(self.answers.drain(..).map(Output::Answer));
+                self.count_log_bytes(slot);
+                self.schedule(slot);
                 self.mark_dirty(slot);
             }
             Err(why) => self.answer(Answer::Propose(reply, Err(ProposeError::NotProposed(why)))),
@@ -72,16 +76,38 @@ impl Core {
     }
 
     fn handle_create_group(&mut self, config: GroupConfig, reply: CreationReply) {
-        match self.check_creation(&config) {
-            Ok(()) => {
+        let checked = self.check_creation(&config).and_then(|replica| {
+            let machine = self.open_machine(config.group)?;
+            Ok((replica, machine))
+        });
+        match checked {
+            Ok((replica, machine)) => {
                 self.creating.insert(config.group);
-                self.creations.push_back((Box::new(config), reply));
+                self.creations.push_back(Box::new(Creation { config, replica, machine, reply }));
             }
             Err(error) => self.answer(Answer::CreateGroup(reply, Err(error))),
         }
     }
 
-    fn check_creation(&self, config: &GroupConfig) -> Result<(), CreateGroupError> {
+    /// Opens the machine of a new group, which must be new itself. Nothing is recorded of a group whose machine can't
+    /// be opened: a node that has the record could not start again.
+    fn open_machine(&self, group: GroupId) -> Result<Box<dyn StateMachine>, CreateGroupError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let machine = self.machines.open(group);
+            let applied = machine.applied_index();
+            (machine, applied)
+        }));
+        match opened {
+            Ok((machine, LogIndex(0))) => Ok(machine),
+            Ok((_, applied)) => {
+                let error = RestoreError::AppliedBeyondLog { applied, last: LogIndex(0) };
+                Err(CreateGroupError::Machine { group, error })
+            }
+            Err(_) => Err(CreateGroupError::MachinePanicked { group }),
+        }
+    }
+
+    fn check_creation(&self, config: &GroupConfig) -> Result<ReplicaId, CreateGroupError> {
         match self.phase {
             Phase::Running => {}
             Phase::Stopping => return Err(CreateGroupError::Stopped),
@@ -91,40 +117,34 @@ impl Core {
         if config.group.0 == 0 {
             return Err(CreateGroupError::ZeroId);
         }
-        if !config.configuration.voters().iter().any(|member| member.node == node) {
-            return Err(CreateGroupError::NotMember { group: config.group, node });
-        }
+        let member = config.configuration.voters().iter().find(|member| member.node == node);
+        let member = member.ok_or(CreateGroupError::NotMember { group: config.group, node })?;
         if self.by_group.contains_key(&config.group) || self.creating.contains(&config.group) {
             return Err(CreateGroupError::Exists(config.group));
         }
         if self.creations.len() >= self.config.creations_max {
             return Err(CreateGroupError::Overloaded);
         }
-        Ok(())
+        Ok(member.replica)
     }
 
     /// The group's creation is durable: it exists.
-    pub(super) fn create(&mut self, now: Instant, config: GroupConfig, reply: CreationReply) {
+    pub(super) fn create(&mut self, now: Instant, creation: Creation) {
+        let Creation { config, replica, machine, reply } = creation;
         self.creating.remove(&config.group);
         let preferred = config.preferred_leader == Some(self.config.node);
-        let member = config.configuration.voters().iter().find(|member| member.node == self.config.node);
         let group = RecoveredGroup {
             group: config.group,
-            replica: member.expect("checked when the creation was asked for").replica,
+            replica,
             configuration: config.configuration,
             hard_state: HardState::default(),
             entries: Vec::new(),
         };
-        let result = match self.restore(group, now) {
-            Ok(slot) => {
-                if preferred {
-                    self.groups[slot as usize].raft.campaign(now);
-                }
-                Ok(())
-            }
-            Err(error) => Err(CreateGroupError::Machine { group: config.group, error }),
-        };
-        self.answer(Answer::CreateGroup(reply, result));
+        let slot = self.restore(group, machine, now).expect("a fresh replica with a fresh machine fits");
+        if preferred {
+            self.groups[slot as usize].raft.campaign(now);
+        }
+        self.answer(Answer::CreateGroup(reply, Ok(())));
     }
 
     fn answer(&mut self, answer: Answer) {

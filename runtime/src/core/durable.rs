@@ -3,7 +3,7 @@
 
 use super::deadlines::Slot;
 use super::port::LinkId;
-use crate::group::GroupConfig;
+use crate::group::{GroupConfig, StateMachine};
 use crate::mail::{CreateGroupError, Reply};
 use raftyard_raft::{Body, GroupId, Message, Receipt, ReplicaId, Term};
 use raftyard_storage::wal::BatchSeq;
@@ -25,6 +25,22 @@ impl HeldMessage {
     }
 }
 
+/// A group that is being created.
+pub(super) struct Creation {
+    pub(super) config: GroupConfig,
+    /// This node's member of it.
+    pub(super) replica: ReplicaId,
+    /// Opened before anything was recorded: what is recorded can always be opened.
+    pub(super) machine: Box<dyn StateMachine>,
+    pub(super) reply: Reply<Result<(), CreateGroupError>>,
+}
+
+impl std::fmt::Debug for Creation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Creation").field("config", &self.config).finish_non_exhaustive()
+    }
+}
+
 /// Something that happens once its batch is durable.
 #[derive(Debug)]
 pub(super) enum Waiting {
@@ -33,7 +49,7 @@ pub(super) enum Waiting {
     /// An answer leaves.
     Message(Slot, HeldMessage),
     /// A group exists.
-    Creation(Box<GroupConfig>, Reply<Result<(), CreateGroupError>>),
+    Creation(Box<Creation>),
     /// A peer's identity is known for good; its handshake goes on.
     Peer(LinkId),
 }

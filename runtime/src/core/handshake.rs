@@ -9,6 +9,9 @@ use crate::wire::{BatchReader, Frame, FrameError, FrameKind, Hello, Refusal, Wel
 use raftyard_raft::{Body, Instant, Message, NodeId, Role};
 use raftyard_storage::wal::StoreId;
 
+/// Bytes of the largest frame of a handshake.
+const HANDSHAKE_BYTES_MAX: usize = 256;
+
 /// Why a connection is closed by this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 enum LinkError {
@@ -37,7 +40,9 @@ impl Core {
     pub(super) fn handle_bytes(&mut self, now: Instant, link: LinkId, bytes: &[u8]) {
         // Bytes of a connection that this core closed may still come.
         let Some(mut decoder) = self.links.take_decoder(link) else { return };
-        let frame_bytes_max = self.config.frame_bytes_max;
+        // A stranger may not make this node keep more than a handshake.
+        let up = matches!(self.links.accepted_state(link), Some(Accepted::Up { .. }));
+        let frame_bytes_max = if up { self.config.frame_bytes_max } else { HANDSHAKE_BYTES_MAX };
         let mut reader = std::mem::take(&mut self.reader);
         let fed = decoder.feed(bytes, frame_bytes_max, |frame| self.handle_frame(now, link, &frame, &mut reader));
         self.reader = reader;
@@ -77,7 +82,7 @@ impl Core {
         } else {
             match (self.links.dialled_peer(link), frame.kind) {
                 (Some((node, _, Dialled::Greeting { .. })), FrameKind::Welcome) => {
-                    self.handle_welcome(link, node, &Welcome::read(frame.body)?)
+                    self.handle_welcome(now, link, node, &Welcome::read(frame.body)?)
                 }
                 (Some((node, _, Dialled::Greeting { .. })), FrameKind::Refusal) => {
                     Err(LinkError::RefusedBy { node, refusal: Refusal::read(frame.body)? })
@@ -130,10 +135,13 @@ impl Core {
             // One of its commands could be more than a batch of this node's log can take.
             return Err(Refusal::EntryLimit(u32::try_from(config.entry_bytes_max).unwrap_or(u32::MAX)));
         }
+        if hello.frame_bytes_max as usize > config.frame_bytes_max {
+            return Err(Refusal::FrameLimit(u32::try_from(config.frame_bytes_max).unwrap_or(u32::MAX)));
+        }
         Ok(())
     }
 
-    fn handle_welcome(&mut self, link: LinkId, node: NodeId, welcome: &Welcome) -> Result<(), LinkError> {
+    fn handle_welcome(&mut self, now: Instant, link: LinkId, node: NodeId, welcome: &Welcome) -> Result<(), LinkError> {
         if welcome.node != node {
             return Err(LinkError::Refused { node, refusal: Refusal::Node(welcome.node) });
         }
@@ -141,7 +149,7 @@ impl Core {
             peer.cores = Some(welcome.cores);
         }
         match self.identify(node, welcome.store, link) {
-            Identity::Known => self.dialled_up(link, node),
+            Identity::Known => self.dialled_up(now, link, node),
             Identity::Recording => {}
             Identity::Busy => return Err(LinkError::Busy { node }),
             Identity::Foreign => return Err(LinkError::Refused { node, refusal: Refusal::Store }),
@@ -169,19 +177,19 @@ impl Core {
     }
 
     /// The identity of the peer behind `link` is durable.
-    pub(super) fn peer_recorded(&mut self, link: LinkId) {
+    pub(super) fn peer_recorded(&mut self, now: Instant, link: LinkId) {
         if link.is_accepted() {
             if let Some(Accepted::Recording { node }) = self.links.accepted_state(link) {
                 self.welcome(link, node);
             }
         } else if let Some((node, _, Dialled::Greeting { .. })) = self.links.dialled_peer(link) {
-            self.dialled_up(link, node);
+            self.dialled_up(now, link, node);
         }
     }
 
     /// Messages to that node flow: leaders send at once what its replicas lack.
-    fn dialled_up(&mut self, link: LinkId, node: NodeId) {
-        self.links.dialled_up(link);
+    fn dialled_up(&mut self, now: Instant, link: LinkId, node: NodeId) {
+        self.links.dialled_up(now, link);
         for slot in 0..self.groups.len() {
             let group = &mut self.groups[slot];
             if let Some(member) = group.configuration.voters().iter().find(|member| member.node == node) {
@@ -252,6 +260,7 @@ impl Core {
             tracing::debug!(%node, group = %message.group, %error, "message refused");
             return;
         }
+        self.count_log_bytes(slot);
         self.mark_dirty(slot);
     }
 }

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// Connections a core accepts at a time; more are closed at once.
-pub(super) const ACCEPTED_MAX: usize = 1024;
+pub(super) const ACCEPTED_MAX: usize = 256;
 const BACKOFF_MIN: Duration = Duration::from_millis(20);
 const BACKOFF_MAX: Duration = Duration::from_secs(1);
 /// A refusal needs an operator; ask again, but not often.
@@ -38,7 +38,7 @@ pub(super) enum Dialled {
     /// Connecting, or waiting for the answer to our introduction, or for the peer's identity to be durable.
     Greeting { until: Instant },
     /// Messages flow.
-    Up,
+    Up { since: Instant },
 }
 
 /// A connection to one core of another node, over all its reconnects.
@@ -107,6 +107,7 @@ impl Links {
             to_node: NodeId(0),
             to_core: CoreId(0),
             entry_bytes_max: u32::try_from(config.entry_bytes_max).expect("entry_bytes_max is below 4 GiB"),
+            frame_bytes_max: u32::try_from(config.frame_bytes_max).expect("frame_bytes_max is below 4 GiB"),
         };
         Links {
             peers,
@@ -135,7 +136,7 @@ impl Links {
     pub(super) fn send(&mut self, node: NodeId, message: &Message<'_>) -> bool {
         let Some(place) = self.route(node, message.group) else { return false };
         let out = &mut self.out[place];
-        if out.state != Dialled::Up {
+        if !matches!(out.state, Dialled::Up { .. }) {
             return false;
         }
         let bytes = BatchWriter::bytes_of(message);
@@ -230,10 +231,9 @@ impl Links {
     }
 
     /// The peer of a dialled connection is who it should be, durably: messages flow.
-    pub(super) fn dialled_up(&mut self, link: LinkId) {
+    pub(super) fn dialled_up(&mut self, now: Instant, link: LinkId) {
         if let Some(&place) = self.out_by_link.get(&link) {
-            self.out[place].state = Dialled::Up;
-            self.out[place].backoff = BACKOFF_MIN;
+            self.out[place].state = Dialled::Up { since: now };
         }
     }
 
@@ -298,7 +298,7 @@ impl Links {
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let out = self.out.iter().filter_map(|out| match out.state {
             Dialled::Resting { until } | Dialled::Greeting { until } => Some(until),
-            Dialled::Up => None,
+            Dialled::Up { .. } => None,
         });
         let accepted = self.accepted.values().filter_map(|accepted| match accepted.state {
             Accepted::Silent { until } => Some(until),
@@ -349,7 +349,16 @@ impl Links {
     fn rest(&mut self, place: usize, now: Instant, pause: Option<Duration>) -> Option<NodeId> {
         let out = &mut self.out[place];
         self.out_by_link.remove(&out.link);
-        let was_up = out.state == Dialled::Up;
+        // Only a connection that lasted ends the backing off: one that is ended after each handshake doesn't.
+        let was_up = match out.state {
+            Dialled::Up { since } => {
+                if now.since(since) >= BACKOFF_MAX {
+                    out.backoff = BACKOFF_MIN;
+                }
+                true
+            }
+            _ => false,
+        };
         out.state = Dialled::Resting { until: now.after(pause.unwrap_or(out.backoff)) };
         out.backoff = (out.backoff * 2).min(BACKOFF_MAX);
         out.decoder = Decoder::default();

@@ -18,11 +18,11 @@ mod turn;
 pub use config::CoreConfig;
 pub use placement::core_of;
 
-use crate::group::{GroupConfig, Responses, StateMachineFactory};
+use crate::group::{Responses, StateMachine, StateMachineFactory};
 use crate::mail::{Answer, CreateGroupError, Reply};
 use crate::wire::{BatchReader, format_descriptor};
 use deadlines::{Deadlines, Slot};
-use durable::DurableQueue;
+use durable::{Creation, DurableQueue};
 use links::Links;
 use port::{Input, Output};
 use raftyard_raft::{GroupId, Instant, Raft, RestoreError, Restored, Settings};
@@ -85,7 +85,7 @@ pub struct Core {
     deadlines: Deadlines,
     next_beat: Instant,
     /// Groups to create as soon as the batch has room. Bounded by `creations_max`.
-    creations: VecDeque<(Box<GroupConfig>, CreationReply)>,
+    creations: VecDeque<Box<Creation>>,
     /// Groups whose creation was asked for and is not durable yet.
     creating: FxHashSet<GroupId>,
     shutdowns: Vec<Reply<()>>,
@@ -140,7 +140,8 @@ impl Core {
         };
         for group in recovered.groups {
             let id = group.group;
-            core.restore(group, now).map_err(|error| OpenError::Restore { group: id, error })?;
+            let machine = core.machines.open(id);
+            core.restore(group, machine, now).map_err(|error| OpenError::Restore { group: id, error })?;
         }
         core.links.dial_all(now, &mut core.outputs);
         Ok(core)
@@ -213,6 +214,7 @@ impl Core {
             let group = &mut self.groups[slot as usize];
             group.raft.handle_deadline(now);
             group.expire(now, &mut self.answers);
+            self.schedule(slot);
             self.mark_dirty(slot);
         }
         self.outputs.extend(self.answers.drain(..).map(Output::Answer));
@@ -237,8 +239,12 @@ impl Core {
         }
     }
 
-    fn restore(&mut self, group: RecoveredGroup, now: Instant) -> Result<Slot, RestoreError> {
-        let machine = self.machines.open(group.group);
+    fn restore(
+        &mut self,
+        group: RecoveredGroup,
+        machine: Box<dyn StateMachine>,
+        now: Instant,
+    ) -> Result<Slot, RestoreError> {
         let configuration = Arc::new(group.configuration);
         let restored =
             Restored { hard_state: group.hard_state, entries: group.entries, applied: machine.applied_index() };

@@ -45,19 +45,18 @@ impl Core {
                     self.mark_dirty(slot);
                 }
                 Waiting::Message(slot, held) => self.send_held(slot, held),
-                Waiting::Creation(config, reply) => self.create(now, *config, reply),
-                Waiting::Peer(link) => self.peer_recorded(link),
+                Waiting::Creation(creation) => self.create(now, *creation),
+                Waiting::Peer(link) => self.peer_recorded(now, link),
             }
         }
     }
 
     fn record_creations(&mut self) {
         while self.wal.has_room() {
-            let Some((config, reply)) = self.creations.pop_front() else { return };
-            let member = config.configuration.voters().iter().find(|m| m.node == self.config.node);
-            let replica = member.expect("checked when the creation was asked for").replica;
-            let seq = self.wal.record_creation(config.group, replica, &config.configuration);
-            self.durable.push(seq, Waiting::Creation(config, reply));
+            let Some(creation) = self.creations.pop_front() else { return };
+            let config = &creation.config;
+            let seq = self.wal.record_creation(config.group, creation.replica, &config.configuration);
+            self.durable.push(seq, Waiting::Creation(creation));
         }
     }
 
@@ -85,12 +84,22 @@ impl Core {
         self.poll_persist(slot);
         self.poll_messages(slot);
         self.apply(slot);
+        self.count_log_bytes(slot);
+        self.schedule(slot);
+    }
+
+    /// Brings the sum of the log's memory up to date after an input.
+    pub(super) fn count_log_bytes(&mut self, slot: Slot) {
         let group = &mut self.groups[slot as usize];
         let log_bytes = group.raft.log_bytes();
         self.log_bytes = self.log_bytes + log_bytes - group.log_bytes_counted;
         group.log_bytes_counted = log_bytes;
-        let deadline = group.raft.deadline().into_iter().chain(group.next_expiry()).min();
-        if let Some(at) = deadline {
+    }
+
+    /// Makes sure that a group's next deadline is noticed, also while its turn to be polled does not come.
+    pub(super) fn schedule(&mut self, slot: Slot) {
+        let group = &self.groups[slot as usize];
+        if let Some(at) = group.raft.deadline().into_iter().chain(group.next_expiry()).min() {
             self.deadlines.schedule(slot, at);
         }
     }
@@ -188,20 +197,21 @@ impl Core {
             group.raft.step_down(now);
             group.give_up(Unknown::WalFailed, &mut self.answers);
         }
-        for (_, reply) in self.creations.drain(..) {
-            self.answers.push(Answer::CreateGroup(reply, Err(CreateGroupError::WalFailed)));
+        for creation in self.creations.drain(..) {
+            self.answers.push(Answer::CreateGroup(creation.reply, Err(CreateGroupError::WalFailed)));
         }
         for waiting in self.durable.drain() {
-            if let Waiting::Creation(_, reply) = waiting {
-                self.answers.push(Answer::CreateGroup(reply, Err(CreateGroupError::WalFailed)));
+            if let Waiting::Creation(creation) = waiting {
+                self.answers.push(Answer::CreateGroup(creation.reply, Err(CreateGroupError::WalFailed)));
             }
         }
         self.outputs.extend(self.answers.drain(..).map(Output::Answer));
     }
 
-    /// Answers a shutdown once nothing is under way. Proposals under way are finished or expire.
+    /// Answers a shutdown once everybody has an answer: proposals under way are finished or expire. Batches for the
+    /// groups of other leaders may still be in flight; what was not acknowledged of them is sent again.
     fn end_shutdown(&mut self) {
-        let finished = || self.wal.is_idle() && self.groups.iter().all(|group| group.next_expiry().is_none());
+        let finished = || self.creating.is_empty() && self.groups.iter().all(|group| group.next_expiry().is_none());
         if self.phase == Phase::Failed || (self.phase == Phase::Stopping && finished()) {
             self.outputs.extend(self.shutdowns.drain(..).map(|reply| Output::Answer(Answer::Shutdown(reply))));
         }

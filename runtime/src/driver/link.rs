@@ -11,6 +11,7 @@ use rustc_hash::FxHashMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// The links of a core and the connections they are.
 #[derive(Debug, Default)]
@@ -44,9 +45,12 @@ impl Links {
     }
 }
 
-/// Accepts whoever knocks.
-pub(super) fn accept(shared: &Rc<Shared>) {
-    let Some(listener) = &*shared.listener.borrow() else { return };
+/// How long accepting rests after an error, such as too many open files: it would come back at once.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Accepts whoever knocks, and listens for the next.
+pub(super) fn accept(shared: &Rc<Shared>) -> io::Result<()> {
+    let Some(listener) = &*shared.listener.borrow() else { return Ok(()) };
     loop {
         match socket::accept(listener) {
             Ok(Some(socket)) => {
@@ -57,10 +61,11 @@ pub(super) fn accept(shared: &Rc<Shared>) {
                 };
                 stands(shared, link, socket);
             }
-            Ok(None) => return,
+            Ok(None) => return shared.ring.borrow_mut().hear_knock(),
             Err(error) => {
                 tracing::warn!(core = shared.id.0, "accepting a connection failed: {error}");
-                return;
+                shared.accept_again.set(Some(clock::now().after(ACCEPT_REST)));
+                return Ok(());
             }
         }
     }
@@ -99,7 +104,8 @@ fn stands(shared: &Shared, link: LinkId, socket: OwnedFd) {
     let input = match opened {
         Ok(place) => {
             links.links.insert(link, Link::Stands { place, closing: false });
-            links.by_place.insert(place, link);
+            let before = links.by_place.insert(place, link);
+            assert!(before.is_none(), "a connection that ended is forgotten before its place is used again");
             Input::LinkUp(link)
         }
         Err(error) => {

@@ -33,7 +33,7 @@ pub(super) struct Place(u32);
 pub(super) enum Event<'a> {
     /// The bell was rung.
     Bell,
-    /// Somebody wants to be accepted.
+    /// Somebody wants to be accepted. Told once; [`Ring::hear_knock`] for the next.
     Knock,
     /// Bytes came in.
     Received(Place, &'a [u8]),
@@ -105,7 +105,11 @@ impl Ring {
         });
         self.connections[place] = Some(Box::new(connection));
         let place = Place(u32::try_from(place).expect("a process has fewer descriptors"));
-        self.receive(place)?;
+        if let Err(error) = self.receive(place) {
+            // Nothing is in flight on it.
+            self.connections[place.0 as usize] = None;
+            return Err(error);
+        }
         Ok(place)
     }
 
@@ -171,7 +175,7 @@ impl Ring {
                 }
                 LISTENER => {
                     each(Event::Knock);
-                    self.hear_knock()
+                    Ok(())
                 }
                 RECEIVE => self.received(place, outcome, &mut each),
                 SEND => self.sent(place, outcome, &mut each),
@@ -239,7 +243,8 @@ impl Ring {
         self.push(entry.user_data(BELL))
     }
 
-    fn hear_knock(&mut self) -> io::Result<()> {
+    /// Tells of the next that knocks, at once if one waits already.
+    pub(super) fn hear_knock(&mut self) -> io::Result<()> {
         let Some(listener) = &self.listener else { return Ok(()) };
         let entry = opcode::PollAdd::new(Fd(listener.as_raw_fd()), POLLIN).build();
         self.push(entry.user_data(LISTENER))
@@ -266,8 +271,15 @@ impl Ring {
 
     #[expect(unsafe_code)]
     fn push(&mut self, entry: squeue::Entry) -> io::Result<()> {
-        if self.ring.submission().is_full() {
-            self.ring.submit()?;
+        while self.ring.submission().is_full() {
+            match self.ring.submit() {
+                Ok(_) => {}
+                // The kernel is short of something, or of room for completions: neither lasts.
+                Err(error) if matches!(error.raw_os_error(), Some(errno::EAGAIN | errno::EBUSY | errno::EINTR)) => {
+                    std::thread::yield_now();
+                }
+                Err(error) => return Err(error),
+            }
         }
         // SAFETY: every entry points into memory that this ring owns on the heap and keeps until the entry's completion
         // was seen: the bell's eight bytes, a connection's receive buffer (it leaves its connection only between two

@@ -2,7 +2,7 @@
 
 use super::link::Links;
 use super::ring::Ring;
-use super::{CoreLost, Resolver};
+use super::{CoreLost, Resolver, clock};
 use crate::core::Core;
 use crate::core::port::CoreId;
 use crate::mail::Answer;
@@ -40,6 +40,10 @@ pub(super) struct Shared {
     pub(super) connect_timeout: Duration,
     /// Connections being dialled, by tasks of the executor: it must get its turn while there are any.
     pub(super) dialling: Cell<usize>,
+    /// When the executor looked after them last.
+    pub(super) executor_looked: Cell<Instant>,
+    /// Accepting failed: when to try again.
+    pub(super) accept_again: Cell<Option<Instant>>,
     /// Answers to give at the end of the turn; empty between turns.
     pub(super) answers: RefCell<Vec<Answer>>,
     /// The answer to whoever asked for the shutdown: given when the core has ended.
@@ -74,6 +78,16 @@ impl Shared {
         if AssertUnwindSafe(task).catch_unwind().await.is_err() {
             self.lose(CoreLost::Panicked { core: self.id });
         }
+    }
+
+    /// Whether the executor has not looked at its rings for `interval`; then it does now.
+    pub(super) fn executor_due(&self, interval: Duration) -> bool {
+        let now = clock::now();
+        let due = now.since(self.executor_looked.get()) >= interval;
+        if due {
+            self.executor_looked.set(now);
+        }
+        due
     }
 
     /// The core can't go on.

@@ -12,6 +12,12 @@ use std::time::{Duration, Instant};
 /// Connections that may wait to be accepted.
 const BACKLOG: i32 = 128;
 
+/// How long bytes may stay unacknowledged by the other side before the connection is given up, in milliseconds.
+const PEER_SILENT_MAX_MS: u32 = 3_000;
+
+/// Without traffic, how often the other side is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(1);
+
 /// Pause between two tries to bind a port.
 const BIND_AGAIN: Duration = Duration::from_millis(5);
 
@@ -65,6 +71,12 @@ pub(super) async fn connect(address: SocketAddr, timeout: Duration) -> io::Resul
 /// largest that can be set is smaller than what they grow to.
 fn ready(socket: OwnedFd) -> io::Result<OwnedFd> {
     rustix::net::sockopt::set_tcp_nodelay(socket.as_fd(), true)?;
+    // A host that vanished, or a path that drops everything, ends the connection: the core dials again and doesn't wait
+    // for the kernel's minutes.
+    rustix::net::sockopt::set_tcp_user_timeout(&socket, PEER_SILENT_MAX_MS)?;
+    rustix::net::sockopt::set_socket_keepalive(&socket, true)?;
+    rustix::net::sockopt::set_tcp_keepidle(&socket, KEEPALIVE)?;
+    rustix::net::sockopt::set_tcp_keepintvl(&socket, KEEPALIVE)?;
     // The ring waits for a blocking socket and gives up at once on any other.
     rustix::io::ioctl_fionbio(&socket, false)?;
     Ok(socket)

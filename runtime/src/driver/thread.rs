@@ -8,6 +8,7 @@ use super::{CoreLost, CoreStart, Ready, Stage, StartError, clock, socket, turn};
 use crate::core::Core;
 use crate::mailbox::Mailbox;
 use glommio::{LocalExecutor, LocalExecutorBuilder, Placement};
+use raftyard_raft::Instant;
 use raftyard_storage::device::UringDisk;
 use raftyard_storage::wal::Wal;
 use socket2::Socket;
@@ -150,6 +151,8 @@ async fn serve(opened: Opened, report: &mpsc::SyncSender<Result<Stage, StartErro
         resolver: start.resolver,
         connect_timeout: start.connect_timeout,
         dialling: Cell::new(0),
+        executor_looked: Cell::new(Instant(0)),
+        accept_again: Cell::new(None),
         answers: RefCell::new(Vec::new()),
         goodbye: RefCell::new(Vec::new()),
         end_by: Cell::new(None),

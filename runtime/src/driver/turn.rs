@@ -34,7 +34,7 @@ pub(super) async fn run(shared: Rc<Shared>) {
         if let Err(error) = heard {
             return shared.lose(CoreLost::Ring { core: shared.id, error });
         }
-        if shared.dialling.get() > 0 {
+        if shared.dialling.get() > 0 && shared.executor_due(DIALLING_INTERVAL) {
             // A sleep makes the executor look at its own rings, which nothing else does.
             glommio::timer::sleep(EXECUTOR_SLEEP).await;
         }
@@ -56,7 +56,7 @@ fn turn(shared: &Rc<Shared>) -> io::Result<Duration> {
     if more {
         return Ok(Duration::ZERO);
     }
-    let next = core.next_deadline().into_iter().chain(shared.end_by.get()).min();
+    let next = core.next_deadline().into_iter().chain(shared.end_by.get()).chain(shared.accept_again.get()).min();
     let sleep = next.map_or(SLEEP_MAX, |next| next.since(now).min(SLEEP_MAX));
     Ok(if shared.dialling.get() > 0 { sleep.min(DIALLING_INTERVAL) } else { sleep })
 }
@@ -116,7 +116,6 @@ fn carry_out(shared: &Rc<Shared>, core: &mut Core, now: Instant) -> io::Result<(
 
 /// What is left to do of an event once the ring is free again.
 enum After {
-    Knock,
     Sent(Place, Vec<u8>),
     Ended(Place),
 }
@@ -124,6 +123,7 @@ enum After {
 /// Sleeps until something happens, for `sleep` at most, and hands the core what came in.
 fn hear(shared: &Rc<Shared>, sleep: Duration) -> io::Result<()> {
     let mut later = Vec::new();
+    let mut knocked = false;
     {
         let mut ring = shared.ring.borrow_mut();
         ring.wait(sleep)?;
@@ -133,7 +133,7 @@ fn hear(shared: &Rc<Shared>, sleep: Duration) -> io::Result<()> {
         ring.events(|event| match event {
             // Commands wait, or disk operations have ended. Which, the turn finds out.
             Event::Bell => {}
-            Event::Knock => later.push(After::Knock),
+            Event::Knock => knocked = true,
             Event::Received(place, bytes) => {
                 if let Some(link) = links.link(place) {
                     core.handle(now, Input::Bytes { link, bytes });
@@ -145,7 +145,6 @@ fn hear(shared: &Rc<Shared>, sleep: Duration) -> io::Result<()> {
     }
     for event in later {
         match event {
-            After::Knock => link::accept(shared),
             After::Sent(place, buffer) => {
                 if let Some(link) = link::sent(shared, place) {
                     shared.core.borrow_mut().handle(clock::now(), Input::Sent { link, buffer });
@@ -157,6 +156,11 @@ fn hear(shared: &Rc<Shared>, sleep: Duration) -> io::Result<()> {
                 }
             }
         }
+    }
+    // Last: a new connection may get the place of one that has ended just now, which must be forgotten first.
+    if knocked || shared.accept_again.get().is_some_and(|at| at <= clock::now()) {
+        shared.accept_again.set(None);
+        link::accept(shared)?;
     }
     Ok(())
 }

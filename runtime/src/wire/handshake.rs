@@ -29,6 +29,8 @@ pub struct Hello {
     pub to_core: CoreId,
     /// Bytes of the largest command it may send.
     pub entry_bytes_max: u32,
+    /// Bytes of the largest frame it may send.
+    pub frame_bytes_max: u32,
 }
 
 /// The accepting core's consent.
@@ -76,6 +78,11 @@ pub enum Refusal {
         "it takes commands of {0} bytes at most, fewer than this node sends: make `entry_bytes_max` equal everywhere"
     )]
     EntryLimit(u32),
+    /// The caller may send larger frames than it takes.
+    #[error(
+        "it takes frames of {0} bytes at most, fewer than this node sends: make `frame_bytes_max` equal everywhere"
+    )]
+    FrameLimit(u32),
 }
 
 impl Hello {
@@ -91,6 +98,7 @@ impl Hello {
         put(out, &self.to_node.0.to_le_bytes());
         put(out, &self.to_core.0.to_le_bytes());
         put(out, &self.entry_bytes_max.to_le_bytes());
+        put(out, &self.frame_bytes_max.to_le_bytes());
     }
 
     /// Reads the bytes.
@@ -109,6 +117,7 @@ impl Hello {
             to_node: NodeId(u64::from_le_bytes(take(&mut bytes)?)),
             to_core: CoreId(u16::from_le_bytes(take(&mut bytes)?)),
             entry_bytes_max: u32::from_le_bytes(take(&mut bytes)?),
+            frame_bytes_max: u32::from_le_bytes(take(&mut bytes)?),
         };
         end(bytes)?;
         check_cores(hello.core, hello.cores)?;
@@ -155,6 +164,7 @@ impl Refusal {
             Refusal::Stranger => (5, 0),
             Refusal::Store => (6, 0),
             Refusal::EntryLimit(bytes) => (7, u64::from(bytes)),
+            Refusal::FrameLimit(bytes) => (8, u64::from(bytes)),
         };
         put(out, &[reason]);
         put(out, &value.to_le_bytes());
@@ -176,6 +186,7 @@ impl Refusal {
             5 => Ok(Refusal::Stranger),
             6 => Ok(Refusal::Store),
             7 => Ok(Refusal::EntryLimit(value as u32)),
+            8 => Ok(Refusal::FrameLimit(value as u32)),
             _ => Err(FrameError::Body("an unknown reason of a refusal")),
         }
     }
@@ -221,11 +232,12 @@ mod tests {
             to_node: NodeId(0x13),
             to_core: CoreId(0x14),
             entry_bytes_max: 0x15,
+            frame_bytes_max: 0x16,
         };
         let mut bytes = Vec::new();
         hello.write(&mut bytes);
         let expected = "0d0c0b0a 1100000000000000 0201000000000000 0403 0706 05000000000000000000000000000000 \
-                        1200000000000000 1300000000000000 1400 15000000";
+                        1200000000000000 1300000000000000 1400 15000000 16000000";
         assert_eq!(hex(&bytes), expected.replace(' ', ""));
         bytes.clear();
         Welcome { node, core, cores: 0x0607, store, boot: 0x12 }.write(&mut bytes);
@@ -249,6 +261,7 @@ mod tests {
             to_node: NodeId(8),
             to_core: CoreId(9),
             entry_bytes_max: 10,
+            frame_bytes_max: 11,
         };
         let mut bytes = Vec::new();
         hello.write(&mut bytes);

@@ -9,6 +9,7 @@ use raftyard_runtime::group::RoleName;
 use raftyard_runtime::mail::{CreateGroupError, Limit, NotProposed, ProposeError, Unknown};
 use raftyard_storage::sim::FaultTarget;
 use rig::{Rig, config};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const EIO: i32 = 5;
@@ -153,6 +154,36 @@ fn without_a_majority_a_proposal_is_unknown_after_its_time_out() {
     assert!(rig.answer(&stuck).is_none());
     rig.pass(Duration::from_millis(300));
     assert_eq!(rig.answer(&stuck), unknown(Unknown::TimedOut));
+}
+
+#[test]
+fn proposals_expire_while_the_disk_stands_still_and_the_batch_is_full() {
+    let mut rig = Rig::new(config());
+    // Two groups, so that the second is not polled any more when the first has filled the batch.
+    rig.create_group(1, 1).expect("a new group");
+    rig.create_group(2, 1).expect("a new group");
+    rig.settle();
+    rig.hold_disk = true;
+    let mut waiting = Vec::new();
+    for _ in 0..200 {
+        waiting.push(rig.propose(1, &[7; 4000]));
+        waiting.push(rig.propose(2, &[7; 4000]));
+        rig.settle();
+    }
+    rig.pass(Duration::from_millis(1300));
+    assert!(waiting.iter().all(|answer| rig.answer(answer).is_some()), "everybody is answered");
+}
+
+#[test]
+fn a_machine_that_cannot_be_opened_leaves_nothing_behind() {
+    let mut rig = Rig::new(config());
+    rig.machine_applied.store(5, Ordering::Relaxed);
+    let refused = rig.create_group(1, 1);
+    assert!(matches!(refused, Err(CreateGroupError::Machine { .. })), "{refused:?}");
+    rig.machine_applied.store(0, Ordering::Relaxed);
+    rig.create_group(1, 1).expect("nothing stands in the way");
+    rig.restart();
+    assert!(rig.status(1).is_some());
 }
 
 #[test]

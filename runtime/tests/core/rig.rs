@@ -1,7 +1,7 @@
 //! A core, its disk, and a clock that the test moves.
 
 use bytes::Bytes;
-use raftyard_raft::{Configuration, GroupId, Instant, Member, NodeId, ReplicaId, Settings};
+use raftyard_raft::{Configuration, GroupId, Instant, LogIndex, Member, NodeId, ReplicaId, Settings};
 use raftyard_runtime::core::port::{Input, LinkId, Notice, Output};
 use raftyard_runtime::group::{Commands, GroupConfig, GroupStatus, Responses, StateMachine};
 use raftyard_runtime::mail::{Applied, CreateGroupError, Mail, ProposeError};
@@ -10,15 +10,20 @@ use raftyard_storage::io::{IoId, WalId};
 use raftyard_storage::sim::SimDisk;
 use raftyard_storage::wal::{Wal, WalConfig};
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 type Contents = Arc<Mutex<BTreeMap<GroupId, Vec<Bytes>>>>;
 pub(crate) type Answer = oneshot::Receiver<Result<Applied, ProposeError>>;
 
-struct Machine(GroupId, Contents);
+struct Machine(GroupId, Contents, u64);
 
 impl StateMachine for Machine {
+    fn applied_index(&self) -> LogIndex {
+        LogIndex(self.2)
+    }
+
     fn apply(&mut self, commands: Commands<'_>, responses: &mut Responses) {
         for command in commands {
             assert!(&command.data[..] != b"panic", "the machine was told to panic");
@@ -56,13 +61,16 @@ pub(crate) struct Rig {
     pub(crate) closed: Vec<LinkId>,
     accepted: u64,
     contents: Contents,
+    /// What a machine that is opened says it has applied.
+    pub(crate) machine_applied: Arc<AtomicU64>,
 }
 
 impl Rig {
     pub(crate) fn new(config: CoreConfig) -> Rig {
         let mut disk = SimDisk::new();
         let contents = Contents::default();
-        let core = open(&config, &mut disk, false, &contents, Instant(0));
+        let machine_applied = Arc::default();
+        let core = open(&config, &mut disk, false, &contents, &machine_applied, Instant(0));
         Rig {
             config,
             core,
@@ -74,6 +82,7 @@ impl Rig {
             closed: Vec::new(),
             accepted: 0,
             contents,
+            machine_applied,
         }
     }
 
@@ -82,7 +91,7 @@ impl Rig {
         self.disk.crash(&mut || 0);
         self.held.clear();
         self.contents.lock().expect("no panic holds it").clear();
-        self.core = open(&self.config, &mut self.disk, true, &self.contents, self.now);
+        self.core = open(&self.config, &mut self.disk, true, &self.contents, &self.machine_applied, self.now);
     }
 
     pub(crate) fn create_group(&mut self, group: u64, node: u64) -> Result<(), CreateGroupError> {
@@ -200,10 +209,17 @@ impl Rig {
     }
 }
 
-fn open(config: &CoreConfig, disk: &mut SimDisk, initialised: bool, contents: &Contents, now: Instant) -> Core {
+fn open(
+    config: &CoreConfig,
+    disk: &mut SimDisk,
+    initialised: bool,
+    contents: &Contents,
+    applied: &Arc<AtomicU64>,
+    now: Instant,
+) -> Core {
     let wal_config = WalConfig { initialised, ..WalConfig::new(WalId(0)).with_segment_bytes(1 << 20) };
     let (wal, recovered) = Wal::open(disk, wal_config, 7).expect("an honest disk opens");
-    let contents = Arc::clone(contents);
-    let machines = move |group| Machine(group, Arc::clone(&contents));
+    let (contents, applied) = (Arc::clone(contents), Arc::clone(applied));
+    let machines = move |group| Machine(group, Arc::clone(&contents), applied.load(Ordering::Relaxed));
     Core::open(config.clone(), wal, recovered, Arc::new(machines), now, 11).expect("what was written can be read")
 }
