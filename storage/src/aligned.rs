@@ -68,7 +68,8 @@ impl AlignedBuf {
 
     /// Pads with zeroes to the next multiple of the block.
     pub fn pad_to_block(&mut self) {
-        self.resize(self.len.next_multiple_of(BLOCK_BYTES));
+        let padded = self.len.checked_next_multiple_of(BLOCK_BYTES);
+        self.resize(padded.expect("a buffer is smaller than the address space"));
     }
 
     /// Bytes the buffer can hold without growing.
@@ -81,7 +82,10 @@ impl AlignedBuf {
         if needed <= self.capacity {
             return;
         }
-        let capacity = needed.max(self.capacity.saturating_mul(2)).next_multiple_of(BLOCK_BYTES);
+        let wanted = needed.max(self.capacity.saturating_mul(2));
+        // Checked, because release builds wrap: a capacity below the length would make every slice of it unsound.
+        let capacity =
+            wanted.checked_next_multiple_of(BLOCK_BYTES).expect("a buffer is smaller than the address space");
         let layout = Self::layout(capacity);
         // SAFETY: the layout's size is not zero, because `needed > self.capacity >= 0`.
         let raw = unsafe { alloc_zeroed(layout) };
@@ -138,5 +142,17 @@ impl DerefMut for AlignedBuf {
 impl fmt::Debug for AlignedBuf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "AlignedBuf({} bytes)", self.len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::AlignedBuf;
+
+    /// Release builds rounded this length up to a capacity of 0.
+    #[test]
+    #[should_panic(expected = "smaller than the address space")]
+    fn a_length_that_can_not_be_rounded_up_is_refused() {
+        drop(AlignedBuf::zeroed(usize::MAX));
     }
 }

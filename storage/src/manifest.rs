@@ -79,7 +79,7 @@ impl Manifest {
     /// Most logs a node can have.
     pub const WALS_MAX: usize = 1024;
 
-    /// Reads the manifest; `None` if the directory never had one. Blocking.
+    /// Reads the manifest and makes its name durable; `None` if the directory never had one. Blocking.
     ///
     /// # Errors
     /// [`ManifestError`] if it can't be read or is damaged.
@@ -97,7 +97,11 @@ impl Manifest {
         if len != BLOCK_BYTES as u64 {
             return Err(ManifestError::Damaged);
         }
-        Manifest::decode(&block).map(Some)
+        let manifest = Manifest::decode(&block)?;
+        // The start that wrote it may have been killed before it synced the directory. A node that serves on a name
+        // that is not durable would come back from a power failure with logs and no manifest.
+        execute(disk, path, IoOp::SyncDirectory(Directory::Root))?;
+        Ok(Some(manifest))
     }
 
     /// Writes the manifest of a directory that has none, durably and as a whole: after a crash it is there or not.
@@ -232,6 +236,18 @@ mod tests {
             }
         }
         assert_eq!(seen, [true; 2]);
+    }
+
+    /// A start killed between the renaming and the directory's sync, and a power failure after the next start.
+    #[test]
+    fn what_was_loaded_stays_after_a_power_failure() {
+        let mut disk = SimDisk::new();
+        disk.inject_fault(crate::sim::FaultTarget::SyncDirectory, 0, 5);
+        assert!(manifest().create(&mut disk).is_err(), "the start ends before the directory is synced");
+        disk.kill(&mut || 0);
+        assert_eq!(Manifest::load(&mut disk), Ok(Some(manifest())));
+        disk.crash(&mut || 0);
+        assert_eq!(Manifest::load(&mut disk), Ok(Some(manifest())));
     }
 
     #[test]
