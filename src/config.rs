@@ -103,19 +103,33 @@ pub enum ConfigError {
     /// Several cores can't let the system choose the port.
     #[error("listen = {0}: port 0 is allowed with one core and no peers only")]
     PortZero(SocketAddr),
-    /// A limit that lets nothing through.
-    #[error("{field} = 0: at least 1 is needed")]
-    Zero {
+    /// A count or a number of bytes out of its range.
+    #[error("{field} = {value}: allowed are 1 to {max}")]
+    Range {
         /// Which.
         field: &'static str,
+        /// Its value.
+        value: usize,
+        /// The highest value.
+        max: usize,
     },
-    /// A command could be larger than all that may be in the log.
-    #[error("{field} = {bytes}: at least entry_bytes_max ({entry_bytes_max}) is needed")]
+    /// A time out of its range.
+    #[error("{field} = {value:?}: more than nothing and at most {max:?} is allowed", max = NodeConfig::DURATION_MAX)]
+    Duration {
+        /// Which.
+        field: &'static str,
+        /// Its value.
+        value: Duration,
+    },
+    /// A command of the largest size could never pass.
+    #[error("{field} = {bytes}: at least {needed} is needed for commands of entry_bytes_max = {entry_bytes_max}")]
     BelowEntry {
         /// Which.
         field: &'static str,
         /// Its value in bytes.
         bytes: usize,
+        /// The lowest value in bytes.
+        needed: usize,
         /// The largest command in bytes.
         entry_bytes_max: usize,
     },
@@ -169,6 +183,16 @@ impl Default for NodeConfig {
 impl NodeConfig {
     /// Most cores of a node.
     pub const CORES_MAX: u16 = 1024;
+    /// Most commands that may wait for a core; room for all of them is allocated at the start.
+    pub const MAILBOX_MAX: usize = 1 << 20;
+    /// Highest `log_bytes_max` and `uncommitted_bytes_max`: beyond any memory, and sums of them stay far from overflow.
+    pub const LOG_BYTES_MAX: usize = 1 << 40;
+    /// Highest `send_buffer_bytes_max`: room for the largest command that a log takes, twice.
+    pub const SEND_BUFFER_BYTES_MAX: usize = 2 << 30;
+    /// What a send buffer must hold beside the largest command: what frames say about it, and small messages.
+    pub const SEND_OVERHEAD_BYTES: usize = 64 << 10;
+    /// Longest of the times that are no election time-outs.
+    pub const DURATION_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// The same with segments of that many bytes, and the limits of batches and commands lowered until they fit.
     #[must_use]
@@ -186,27 +210,38 @@ impl NodeConfig {
     /// The first that can't be, named, with what is allowed.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.validate_identity()?;
-        for (field, value) in [("mailbox_max", self.mailbox_max), ("log_bytes_max", self.log_bytes_max)] {
-            if value == 0 {
-                return Err(ConfigError::Zero { field });
+        for (field, value, max) in [
+            ("wal_depth", self.wal_depth, WalConfig::DEPTH_MAX),
+            ("batch_bytes_max", self.batch_bytes_max, WalConfig::SEGMENT_BYTES_MAX as usize),
+            ("entry_bytes_max", self.entry_bytes_max, WalConfig::SEGMENT_BYTES_MAX as usize),
+            ("mailbox_max", self.mailbox_max, Self::MAILBOX_MAX),
+            ("log_bytes_max", self.log_bytes_max, Self::LOG_BYTES_MAX),
+            ("uncommitted_bytes_max", self.uncommitted_bytes_max, Self::LOG_BYTES_MAX),
+            ("send_buffer_bytes_max", self.send_buffer_bytes_max, Self::SEND_BUFFER_BYTES_MAX),
+        ] {
+            if !(1..=max).contains(&value) {
+                return Err(ConfigError::Range { field, value, max });
             }
         }
-        for (field, duration) in [
+        for (field, value) in [
             ("heartbeat_interval", self.heartbeat_interval),
             ("proposal_timeout", self.proposal_timeout),
             ("connect_timeout", self.connect_timeout),
         ] {
-            if duration.is_zero() {
-                return Err(ConfigError::Zero { field });
+            if value.is_zero() || value > Self::DURATION_MAX {
+                return Err(ConfigError::Duration { field, value });
             }
         }
-        for (field, bytes) in [
-            ("log_bytes_max", self.log_bytes_max),
-            ("uncommitted_bytes_max", self.uncommitted_bytes_max),
-            ("send_buffer_bytes_max", self.send_buffer_bytes_max),
+        self.wal(CoreId(0), false).check()?;
+        for (field, bytes, beside) in [
+            ("log_bytes_max", self.log_bytes_max, 0),
+            ("uncommitted_bytes_max", self.uncommitted_bytes_max, 0),
+            // A message that doesn't fit the empty buffer would be dropped for ever.
+            ("send_buffer_bytes_max", self.send_buffer_bytes_max, Self::SEND_OVERHEAD_BYTES),
         ] {
-            if bytes < self.entry_bytes_max {
-                return Err(ConfigError::BelowEntry { field, bytes, entry_bytes_max: self.entry_bytes_max });
+            let needed = self.entry_bytes_max + beside;
+            if bytes < needed {
+                return Err(ConfigError::BelowEntry { field, bytes, needed, entry_bytes_max: self.entry_bytes_max });
             }
         }
         if self.heartbeat_interval > self.election_timeout_min / 2 {
@@ -214,7 +249,6 @@ impl NodeConfig {
             return Err(ConfigError::Heartbeat { interval, election });
         }
         self.raft().validate()?;
-        self.wal(CoreId(0), false).check()?;
         Ok(())
     }
 
@@ -246,11 +280,17 @@ impl NodeConfig {
     }
 
     fn raft(&self) -> Settings {
+        let defaults = Settings::default();
+        // What leaves for one peer must fit the send buffer when nothing else waits in it, or a follower that is far
+        // behind never catches up.
+        let sendable = self.send_buffer_bytes_max.saturating_sub(Self::SEND_OVERHEAD_BYTES).max(1);
         Settings {
+            append_bytes_max: defaults.append_bytes_max.min(sendable),
+            inflight_bytes_max: defaults.inflight_bytes_max.min(sendable),
             election_timeout_min: self.election_timeout_min,
             election_timeout_max: self.election_timeout_max,
             uncommitted_bytes_max: self.uncommitted_bytes_max,
-            ..Settings::default()
+            ..defaults
         }
     }
 
@@ -270,7 +310,8 @@ impl NodeConfig {
             proposal_timeout: self.proposal_timeout,
             entry_bytes_max: self.entry_bytes_max,
             log_bytes_max: self.log_bytes_max,
-            // Room for the largest command and for what a frame says about it.
+            // Room for the largest command and for what a frame says about it. Only ever above the default, so that
+            // nodes whose largest commands differ still read each other's frames up to that.
             frame_bytes_max: defaults.frame_bytes_max.max(self.entry_bytes_max.saturating_mul(2)),
             send_buffer_bytes_max: self.send_buffer_bytes_max,
             ..defaults
@@ -313,13 +354,18 @@ mod tests {
 
     #[test]
     fn an_error_names_the_field_and_the_value() {
-        let cases: [(NodeConfig, &str); 9] = [
+        let cases: [(NodeConfig, &str); 14] = [
             (NodeConfig { node: NodeId(0), ..good() }, "node = 0"),
             (NodeConfig { data_dir: PathBuf::new(), ..good() }, "data_dir"),
             (NodeConfig { cores: 0, ..good() }, "cores = 0"),
             (NodeConfig { cores: 2, listen: "127.0.0.1:65535".parse().expect("valid"), ..good() }, "listen = 127"),
             (NodeConfig { cores: 2, ..good() }, "port 0"),
             (NodeConfig { mailbox_max: 0, ..good() }, "mailbox_max = 0"),
+            (NodeConfig { mailbox_max: usize::MAX, ..good() }, "mailbox_max = 18446744073709551615: allowed are 1 to"),
+            (NodeConfig { log_bytes_max: usize::MAX, ..good() }, "log_bytes_max = 18446744073709551615"),
+            (NodeConfig { proposal_timeout: Duration::MAX, ..good() }, "proposal_timeout = 18446744073709551615"),
+            (NodeConfig { connect_timeout: Duration::ZERO, ..good() }, "connect_timeout = 0ns"),
+            (NodeConfig { send_buffer_bytes_max: good().entry_bytes_max, ..good() }, "send_buffer_bytes_max = 8388608"),
             (NodeConfig { uncommitted_bytes_max: 5, ..good() }, "uncommitted_bytes_max = 5"),
             (NodeConfig { heartbeat_interval: Duration::from_secs(9), ..good() }, "heartbeat_interval = 9s"),
             (NodeConfig { segment_bytes: 5000, ..good() }, "segment_bytes = 5000"),
@@ -327,6 +373,49 @@ mod tests {
         for (config, words) in cases {
             let error = config.validate().expect_err(words).to_string();
             assert!(error.contains(words), "{error:?} should name {words:?}");
+        }
+    }
+    #[test]
+    fn no_number_makes_the_check_or_what_follows_from_it_panic() {
+        let set: [(&str, fn(&mut NodeConfig, u64)); 14] = [
+            ("cluster", |c, v| c.cluster = v),
+            ("node", |c, v| c.node = NodeId(v)),
+            ("cores", |c, v| c.cores = v.min(u64::from(u16::MAX)) as u16),
+            ("wal_depth", |c, v| c.wal_depth = v as usize),
+            ("segment_bytes", |c, v| c.segment_bytes = v),
+            ("batch_bytes_max", |c, v| c.batch_bytes_max = v as usize),
+            ("entry_bytes_max", |c, v| c.entry_bytes_max = v as usize),
+            ("log_bytes_max", |c, v| c.log_bytes_max = v as usize),
+            ("uncommitted_bytes_max", |c, v| c.uncommitted_bytes_max = v as usize),
+            ("mailbox_max", |c, v| c.mailbox_max = v as usize),
+            ("send_buffer_bytes_max", |c, v| c.send_buffer_bytes_max = v as usize),
+            ("heartbeat_interval", |c, v| c.heartbeat_interval = Duration::from_secs(v)),
+            ("election_timeout_min", |c, v| c.election_timeout_min = Duration::from_secs(v)),
+            ("election_timeout_max", |c, v| c.election_timeout_max = Duration::from_secs(v)),
+        ];
+        for (field, set) in set {
+            for value in [0, u64::MAX] {
+                let mut config = good();
+                set(&mut config, value);
+                match config.validate() {
+                    Ok(()) => assert!(field == "cluster" || (field == "node" && value > 0), "{field} = {value}"),
+                    Err(error) => assert!(error.to_string().contains(field), "{field} = {value}: {error}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_sent_at_once_fits_the_smallest_send_buffer() {
+        for entry_bytes_max in [1, 5000, 60 << 10] {
+            let send_buffer_bytes_max = entry_bytes_max + NodeConfig::SEND_OVERHEAD_BYTES;
+            let config = NodeConfig { entry_bytes_max, send_buffer_bytes_max, ..good() };
+            config.validate().expect("the smallest that is allowed");
+            let core = config.core(CoreId(0), StoreId(1), 1);
+            let largest = core.raft.append_bytes_max.max(entry_bytes_max) + NodeConfig::SEND_OVERHEAD_BYTES;
+            assert!(largest <= core.send_buffer_bytes_max && largest <= core.frame_bytes_max);
+            let one_less = NodeConfig { send_buffer_bytes_max: send_buffer_bytes_max - 1, ..config };
+            assert!(matches!(one_less.validate(), Err(ConfigError::BelowEntry { .. })));
         }
     }
 }

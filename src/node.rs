@@ -99,8 +99,9 @@ impl Node {
     /// Why it can't start. Nothing of it runs then, and nothing it found was changed for the worse.
     pub fn open(config: NodeConfig, machines: impl StateMachineFactory + 'static) -> Result<Node, OpenError> {
         config.validate()?;
-        preflight::check_system(config.cores)?;
+        // Before the memory that cores lock: too many cores want too much of that, too, and are what to change.
         let cpus = if config.pin { Some(preflight::cpus(config.cores)?) } else { None };
+        preflight::check_system(config.cores)?;
         let lock = preflight::take_data_dir(&config.data_dir)?;
         let path = config.data_dir.clone();
         let mut disk = UringDisk::open(path.clone(), MANIFEST_RING_ENTRIES)
