@@ -3,7 +3,7 @@
 
 use raftyard_storage::device::{ProbeError, probe};
 use rustix::fs::{FlockOperation, Mode, OFlags};
-use rustix::process::{Resource, getrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -21,6 +21,16 @@ pub enum PreflightError {
     )]
     Memlock {
         /// The limit in bytes.
+        limit: u64,
+        /// What is needed.
+        needed: u64,
+    },
+    /// Too few files may be open.
+    #[error(
+        "at most {limit} files may be open (ulimit -n), this node needs {needed}; raise it (LimitNOFILE in a unit)"
+    )]
+    Descriptors {
+        /// The hard limit.
         limit: u64,
         /// What is needed.
         needed: u64,
@@ -68,6 +78,11 @@ const MEMLOCK_BYTES_MIN: u64 = 512 * 1024;
 /// What a core locks: the executor's registered buffers, in each of its three rings.
 const MEMLOCK_BYTES_PER_CORE: u64 = 3 * 64 * 1024;
 
+/// Files a process has open beside its cores'.
+const DESCRIPTORS: u64 = 128;
+/// Files a core has open at most: the connections it accepts and dials, its rings, its segments.
+const DESCRIPTORS_PER_CORE: u64 = 512;
+
 const LOCK_FILE: &str = "lock";
 const PROBE_FILE: &str = "direct-io-probe";
 
@@ -88,7 +103,21 @@ pub(crate) fn check_system(cores: u16) -> Result<(), PreflightError> {
     {
         return Err(PreflightError::Memlock { limit, needed });
     }
+    allow_descriptors(cores)?;
     Ok(probe()?)
+}
+
+/// Raises the number of files this process may open to what the node needs at most: without it a flood of connections
+/// would leave none for the log's next segment.
+fn allow_descriptors(cores: u16) -> Result<(), PreflightError> {
+    let needed = DESCRIPTORS + u64::from(cores) * DESCRIPTORS_PER_CORE;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= needed) {
+        return Ok(());
+    }
+    let raised = Rlimit { current: Some(needed), maximum: limit.maximum };
+    let refused = PreflightError::Descriptors { limit: limit.maximum.unwrap_or(u64::MAX), needed };
+    setrlimit(Resource::Nofile, raised).map_err(|_| refused)
 }
 
 /// Checks that each core can have a CPU, and gives them out.

@@ -158,7 +158,10 @@ fn without_a_majority_a_proposal_is_unknown_after_its_time_out() {
 
 #[test]
 fn proposals_expire_while_the_disk_stands_still_and_the_batch_is_full() {
-    let mut rig = Rig::new(config());
+    let mut config = config();
+    config.raft.uncommitted_bytes_max = 10 << 20;
+    config.log_bytes_max = 10 << 20;
+    let mut rig = Rig::new(config);
     // Two groups, so that the second is not polled any more when the first has filled the batch.
     rig.create_group(1, 1).expect("a new group");
     rig.create_group(2, 1).expect("a new group");

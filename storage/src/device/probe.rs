@@ -15,7 +15,7 @@ pub enum ProbeError {
     #[error("io_uring may not lock enough memory ({0}); raise the memlock limit (ulimit -l)")]
     Memlock(io::Error),
     /// The kernel lacks an operation.
-    #[error("this kernel's io_uring has no {operation}; Linux 5.15 or later is needed")]
+    #[error("this kernel's io_uring has no {operation}; Linux 6.1 or later is needed")]
     TooOld {
         /// What it lacks.
         operation: &'static str,
@@ -25,12 +25,18 @@ pub enum ProbeError {
     Failed(io::Error),
 }
 
-/// Sets up a ring and asks it for every operation that the device uses.
+/// Sets up rings as a node does and asks for every operation that it uses: the log's device, and the ring a core sleeps
+/// on.
 ///
 /// # Errors
 /// [`ProbeError`], with what to do.
 pub fn probe() -> Result<(), ProbeError> {
     let ring = IoUring::new(8).map_err(classify)?;
+    let deferred: io::Result<IoUring> = IoUring::builder().setup_single_issuer().setup_defer_taskrun().build(8);
+    deferred.map_err(|error| match error.raw_os_error() {
+        Some(libc::EINVAL) => ProbeError::TooOld { operation: "deferred task work" },
+        _ => classify(error),
+    })?;
     let mut known = io_uring::Probe::new();
     ring.submitter().register_probe(&mut known).map_err(classify)?;
     let needed = [
@@ -41,6 +47,9 @@ pub fn probe() -> Result<(), ProbeError> {
         (opcode::Fsync::CODE, "fsync"),
         (opcode::RenameAt::CODE, "renameat"),
         (opcode::UnlinkAt::CODE, "unlinkat"),
+        (opcode::Send::CODE, "send"),
+        (opcode::Recv::CODE, "recv"),
+        (opcode::PollAdd::CODE, "poll"),
     ];
     match needed.iter().find(|(code, _)| !known.is_supported(*code)) {
         Some((_, operation)) => Err(ProbeError::TooOld { operation }),
