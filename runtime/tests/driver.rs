@@ -11,6 +11,7 @@ use raftyard_runtime::mailbox::SendError;
 use raftyard_storage::io::WalId;
 use raftyard_storage::wal::WalConfig;
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::Arc;
@@ -88,4 +89,33 @@ fn a_core_that_is_not_wanted_after_all_frees_its_port() {
     core.shut_down();
     core.join().expect("not lost");
     TcpListener::bind(address).expect("the port is free again");
+}
+
+/// Connections come and go faster than the core looks: each that ends frees its place for one that comes, and none may be
+/// taken for another.
+#[test]
+fn a_core_survives_a_flood_of_short_connections() {
+    let dir = temp_dir();
+    let core = run(dir.path(), Vec::new(), Arc::new(BTreeMap::<NodeId, SocketAddr>::new()));
+    let address = core.address;
+    let clients: Vec<_> = (0..4)
+        .map(|client| {
+            std::thread::spawn(move || {
+                for round in 0..250 {
+                    let Ok(mut stream) = std::net::TcpStream::connect(address) else { continue };
+                    if (round + client) % 2 == 0 {
+                        drop(stream.write_all(b"GET / HTTP/1.1"));
+                    }
+                }
+            })
+        })
+        .collect();
+    for client in clients {
+        client.join().expect("a client does not panic");
+    }
+    let (reply, answer) = oneshot::channel();
+    core.mailbox.send(Mail::Status { group: GroupId(1), reply }).expect("the core lives");
+    assert_eq!(answer.recv().expect("the core answers"), None);
+    core.shut_down();
+    core.join().expect("not lost");
 }

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 128;
+const BACKLOG: i32 = 1024;
 
 /// How long bytes may stay unacknowledged by the other side before the connection is given up, in milliseconds.
 const PEER_SILENT_MAX_MS: u32 = 3_000;
