@@ -377,7 +377,8 @@ mod tests {
     }
     #[test]
     fn no_number_makes_the_check_or_what_follows_from_it_panic() {
-        let set: [(&str, fn(&mut NodeConfig, u64)); 14] = [
+        type Set = fn(&mut NodeConfig, u64);
+        let set: [(&str, Set); 14] = [
             ("cluster", |c, v| c.cluster = v),
             ("node", |c, v| c.node = NodeId(v)),
             ("cores", |c, v| c.cores = v.min(u64::from(u16::MAX)) as u16),

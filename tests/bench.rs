@@ -51,6 +51,24 @@ fn a_short_run_is_verified_reported_and_cleaned_up() {
 }
 
 #[test]
+fn a_reader_of_the_table_that_leaves_is_no_failure() {
+    let scratch = scratch();
+    let flags = [&SHORT[..], &["--json", "report.json", "--data-dir", "a/b/c"]].concat();
+    let mut child = bench(scratch.path(), &flags)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    // Before the table is printed, and maybe before the first line.
+    drop(child.stdout.take());
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success(), "{}\n{}", output.status, String::from_utf8_lossy(&output.stderr));
+    assert_eq!(entries(scratch.path()), [scratch.path().join("report.json")], "made parents are gone, too");
+    let json = std::fs::read(scratch.path().join("report.json")).expect("written");
+    serde_json::from_slice::<Value>(&json).expect("whole");
+}
+
+#[test]
 fn several_cores_and_no_durability_are_verified_as_well() {
     let scratch = scratch();
     let flags = [&SHORT[..], &["--cores-per-node", "2", "--durability", "none", "--data-dir", "data"]].concat();
@@ -67,16 +85,17 @@ fn refusals_are_one_line_and_leave_everything_alone() {
     let precious = scratch.path().join("full/precious");
     std::fs::create_dir(scratch.path().join("full")).expect("mkdir");
     std::fs::write(&precious, b"data").expect("write");
-    for (flags, words) in [
-        (&["--data-dir", "full"][..], "not empty"),
-        (&["--value-bytes", "7"], "--value-bytes"),
-        (&["--duration", "forever"], "--duration"),
-        (&["--json", "missing/report.json"], "--json"),
-        (&["--data-dir", "/dev/shm/raftyard-bench-test"], "memory"),
+    for (flags, words, code) in [
+        (&["--data-dir", "full"][..], "not empty", 1),
+        (&["--value-bytes", "7"], "--value-bytes", 2),
+        (&["--duration", "forever"], "--duration", 2),
+        (&["--no-such-flag"], "--no-such-flag", 2),
+        (&["--json", "missing/report.json"], "--json", 1),
+        (&["--data-dir", "/dev/shm/raftyard-bench-test"], "memory", 1),
     ] {
         let output = run(scratch.path(), &[&SHORT[..], flags].concat());
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success(), "{flags:?}");
+        assert_eq!(output.status.code(), Some(code), "{flags:?}: {stderr}");
         assert_eq!(stderr.lines().count(), 1, "{flags:?}: {stderr}");
         assert!(stderr.contains(words), "{flags:?}: {stderr}");
     }

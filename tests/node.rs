@@ -154,3 +154,35 @@ fn a_single_node_commits_by_itself_on_several_cores() {
     let unknown = nodes[0].group(GroupId(99)).propose("x").wait();
     assert_eq!(unknown.expect_err("no such group"), ProposeError::NotProposed(NotProposed::NoSuchGroup));
 }
+
+/// A follower that missed more than the smallest send buffer holds still catches up, and commands of the largest size
+/// pass: nothing that is sent at once exceeds the buffer.
+#[test]
+fn a_laggard_catches_up_through_the_smallest_send_buffer() {
+    const ENTRY_BYTES_MAX: usize = 4096;
+    let dir = temp_dir();
+    let addresses = free_addresses(3);
+    let open = |node| {
+        let config = NodeConfig {
+            entry_bytes_max: ENTRY_BYTES_MAX,
+            send_buffer_bytes_max: ENTRY_BYTES_MAX + NodeConfig::SEND_OVERHEAD_BYTES,
+            ..config(node, &addresses, &dir)
+        };
+        Node::open(config, echo).expect("the node starts")
+    };
+    let mut nodes: Vec<Node> = addresses.keys().rev().copied().map(open).collect();
+    for node in &nodes {
+        node.create_group(group_config(1, 3)).wait().expect("created");
+    }
+    let command = vec![7; ENTRY_BYTES_MAX];
+    propose(&nodes, 1, &command);
+    nodes.pop().expect("node 1, which doesn't lead").shutdown().expect("no core was lost");
+    for _ in 0..300 {
+        propose(&nodes, 1, &command);
+    }
+    nodes.push(open(NodeId(1)));
+    let laggard = nodes[2].group(GroupId(1));
+    while applied(&laggard) < 301 {
+        std::thread::yield_now();
+    }
+}

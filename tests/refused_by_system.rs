@@ -13,7 +13,7 @@ fn complaint(restrict: fn() -> std::io::Result<()>) -> String {
     unsafe { command.pre_exec(restrict) };
     let output = command.output().expect("the program starts");
     let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "it must refuse: {stderr}");
+    assert_eq!(output.status.code(), Some(1), "it must refuse: {stderr}");
     assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
     assert_eq!(std::fs::read_dir(scratch.path()).expect("there").count(), 0, "it leaves nothing behind");
     stderr

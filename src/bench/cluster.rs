@@ -75,12 +75,13 @@ pub(crate) enum ClusterError {
 }
 
 impl Cluster {
-    /// Opens all nodes of a fresh cluster.
+    /// Opens all nodes of a fresh cluster, one after the other.
     pub(super) fn open(
         args: &BenchArgs,
         pin: bool,
         data: &DataDir,
         ledger: &Arc<Ledger>,
+        interrupt: &Interrupt,
     ) -> Result<Cluster, ClusterError> {
         let cpus = raftyard_runtime::driver::cpus();
         let listen =
@@ -88,6 +89,9 @@ impl Cluster {
         let addresses = (1..).map(NodeId).zip(listen).collect::<std::collections::BTreeMap<_, _>>();
         let mut nodes = Vec::with_capacity(addresses.len());
         for (&node, &listen) in &addresses {
+            if interrupt.is_set() {
+                return Err(ClusterError::Interrupted);
+            }
             let config = NodeConfig {
                 node,
                 cluster: args.seed,

@@ -9,7 +9,13 @@ pub(super) struct DataDir {
     path: PathBuf,
     /// An empty directory that was there before is emptied, not removed.
     existed: bool,
+    /// Goes after the directory itself.
+    _parents: MadeParents,
 }
+
+/// Parents that were made for the directory, the outermost first: removed again as far as they are empty by then.
+#[derive(Debug)]
+struct MadeParents(Vec<PathBuf>);
 
 /// Why there is no data directory.
 #[derive(Debug, thiserror::Error)]
@@ -36,14 +42,12 @@ impl DataDir {
             None => PathBuf::from(format!("raftyard-bench-{}", std::process::id())),
         };
         let failed = |source| DataDirError::Io { path: path.clone(), source };
-        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            std::fs::create_dir_all(parent).map_err(failed)?;
-        }
+        let parents = MadeParents::make(&path).map_err(failed)?;
         match std::fs::create_dir(&path) {
-            Ok(()) => Ok(DataDir { path, existed: false }),
+            Ok(()) => Ok(DataDir { path, existed: false, _parents: parents }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
                 match std::fs::read_dir(&path).map_err(failed)?.next() {
-                    None => Ok(DataDir { path, existed: true }),
+                    None => Ok(DataDir { path, existed: true, _parents: parents }),
                     Some(_) => Err(DataDirError::NotEmpty(path)),
                 }
             }
@@ -84,6 +88,35 @@ impl Drop for DataDir {
     }
 }
 
+impl MadeParents {
+    /// Makes what is missing above `path`. Removes it again if that fails halfway.
+    fn make(path: &Path) -> io::Result<MadeParents> {
+        let above = path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
+        let missing = above.take_while(|above| !above.exists()).collect::<Vec<_>>();
+        let mut made = MadeParents(Vec::new());
+        for parent in missing.into_iter().rev() {
+            match std::fs::create_dir(parent) {
+                Ok(()) => made.0.push(parent.to_owned()),
+                // Somebody else's, or a detour such as `new/..`.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for MadeParents {
+    fn drop(&mut self) {
+        for parent in self.0.iter().rev() {
+            // One that holds something by now is somebody's, and so are those above it.
+            if std::fs::remove_dir(parent).is_err() {
+                return;
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -91,14 +124,26 @@ mod tests {
     #[test]
     fn a_new_directory_is_removed_and_an_empty_one_emptied() {
         let root = tempfile::tempdir().expect("a temporary directory");
-        let (new, empty) = (root.path().join("a/b"), root.path().join("empty"));
+        let (new, empty) = (root.path().join("a/b/c"), root.path().join("empty"));
         std::fs::create_dir(&empty).expect("mkdir");
         for path in [&new, &empty] {
             let made = DataDir::make(Some(path)).expect("make");
             std::fs::create_dir(made.of_node(1)).expect("mkdir");
         }
-        assert!(!new.exists());
+        assert!(!root.path().join("a").exists(), "nor do the parents stay that were made for it");
         assert_eq!(std::fs::read_dir(&empty).expect("still there").count(), 0);
+    }
+
+    #[test]
+    fn parents_that_hold_something_else_stay() {
+        let root = tempfile::tempdir().expect("a temporary directory");
+        let made = DataDir::make(Some(&root.path().join("a/b/c"))).expect("make");
+        std::fs::write(root.path().join("a/theirs"), b"data").expect("write");
+        drop(made);
+        assert!(root.path().join("a/theirs").exists() && !root.path().join("a/b").exists());
+        let detour = root.path().join("x/../y");
+        drop(DataDir::make(Some(&detour)).expect("make"));
+        assert!(!root.path().join("x").exists() && !root.path().join("y").exists());
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Whether somebody asked this process to end. Whatever loops in the benchmark looks here at least ten times a second.
+/// Whether somebody asked this process to end. Whatever waits for the cluster looks here at least ten times a second.
+/// What can't be stopped halfway is finished first, and looked at between: a node's opening, each half of the floor's
+/// measurement, the verification and the shutdown.
 #[derive(Clone, Debug)]
 pub(super) struct Interrupt(Arc<AtomicBool>);
 

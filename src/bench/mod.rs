@@ -14,6 +14,7 @@ mod progress;
 mod random;
 mod report;
 mod slots;
+mod stdout;
 mod table;
 mod usage;
 mod verify;
@@ -27,8 +28,10 @@ pub(crate) use options::BenchArgs;
 use progress::Progress;
 use raftyard::floor::{self, FloorError};
 use report::{Config, Floor, Memory, Quantiles, Report};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use stdout::say;
 use table::Table;
 
 /// Samples of each floor measurement: about half a second, and enough for a p99.
@@ -59,6 +62,9 @@ pub(crate) enum BenchError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// The table could not be written.
+    #[error("standard output: {0}")]
+    Stdout(std::io::Error),
     /// Nothing was acknowledged in the window.
     #[error("no operation was acknowledged within the measured time; the table says what was answered instead")]
     NothingAcknowledged,
@@ -97,7 +103,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), BenchError> {
     let data = DataDir::make(args.data_dir.as_deref())?;
     let machine_cores = std::thread::available_parallelism().map_or(1, usize::from);
     let config = Config { pinned: args.cores() <= machine_cores, machine_cores, args };
-    introduce(&config);
+    introduce(&config)?;
     let mut progress = Progress::new();
     let measured = measure(config, &data, &mut progress, &interrupt);
     progress.clear();
@@ -106,19 +112,21 @@ pub(crate) fn run(args: BenchArgs) -> Result<(), BenchError> {
     if interrupt.is_set() {
         return Err(BenchError::Interrupted);
     }
-    print!("{}", Table(&report));
+    // The file first: it is whole even where nobody takes the table.
     if let Some(path) = &report.config.args.json {
         let json = serde_json::to_vec_pretty(&report).map_err(std::io::Error::from);
         let json = json.map_err(|source| BenchError::Json { path: path.clone(), source })?;
         write_json(path, &json)?;
     }
-    judge(&report, &verdict)
+    let said = say(&Table(&report)).map_err(BenchError::Stdout);
+    // A broken promise is the worse news.
+    judge(&report, &verdict).and(said)
 }
 
-fn introduce(config: &Config) {
+fn introduce(config: &Config) -> Result<(), BenchError> {
     let args = &config.args;
-    println!(
-        "raftyard bench: {} nodes of {} cores, {} groups, values of {} B, concurrency {}, {} s, seed {}",
+    let mut words = format!(
+        "raftyard bench: {} nodes of {} cores, {} groups, values of {} B, concurrency {}, {} s, seed {}\n",
         args.nodes,
         args.cores_per_node,
         args.groups,
@@ -129,8 +137,9 @@ fn introduce(config: &Config) {
     );
     if !config.pinned {
         let (cores, machine) = (args.cores(), config.machine_cores);
-        println!("unpinned: the cluster has {cores} cores in all, this machine has {machine}");
+        words += &format!("unpinned: the cluster has {cores} cores in all, this machine has {machine}\n");
     }
+    say(&words).map_err(BenchError::Stdout)
 }
 
 fn measure(
@@ -142,8 +151,8 @@ fn measure(
     let args = &config.args;
     let ledger = Ledger::new(args.nodes, args.groups);
     // First of all, because a node says in one line what this machine lacks.
-    let cluster = Cluster::open(args, config.pinned, data, &ledger)?;
-    let floor = measure_floor(data, progress)?;
+    let cluster = Cluster::open(args, config.pinned, data, &ledger, interrupt)?;
+    let floor = measure_floor(data, progress, interrupt)?;
     let mut memory = Memory { before_groups: usage::resident_bytes(), ..Memory::default() };
     cluster.create_groups(progress, interrupt)?;
     let leaders = cluster.wait_for_leaders(progress, interrupt)?;
@@ -174,17 +183,21 @@ fn measure(
 }
 
 /// Before there are groups: the cluster is idle, and nothing else of this process wants the disk or the cores.
-fn measure_floor(data: &DataDir, progress: &mut Progress) -> Result<Floor, BenchError> {
+fn measure_floor(data: &DataDir, progress: &mut Progress, interrupt: &Interrupt) -> Result<Floor, BenchError> {
     progress.phase("measuring the floor", 1);
     let directory = data.make_for_floor()?;
     let writes = floor::durable_write(&directory, FLOOR_SAMPLES).map_err(BenchError::Floor)?;
+    if interrupt.is_set() {
+        return Err(BenchError::Interrupted);
+    }
     let trips = floor::loopback_rtt(FLOOR_SAMPLES).map_err(BenchError::Floor)?;
     Ok(Floor { durable_write_us: Quantiles::of(writes), loopback_rtt_us: Quantiles::of(trips) })
 }
 
 fn judge(report: &Report, verdict: &verify::Verdict) -> Result<(), BenchError> {
     for fault in &verdict.told {
-        eprintln!("{fault}");
+        // Whether anybody reads it or not: how it ended is in the exit code, too.
+        let _ = writeln!(std::io::stderr(), "{fault}");
     }
     if !verdict.replicas_equal() || !verdict.acknowledged_applied_once() {
         return Err(BenchError::Unverified { unequal: verdict.unequal, broken: verdict.broken });

@@ -5,6 +5,7 @@
 use crate::bench::{self, BenchArgs, BenchError};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 /// Exit code: a failure while running.
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(arguments) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() && !is_bare_help(&error) => {
-            eprintln!("{}", one_line(&error));
+            complain(&one_line(&error));
             return ExitCode::from(EXIT_USAGE);
         }
         Err(help) => {
@@ -50,7 +51,7 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     match bench::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("raftyard bench: {error}");
+            complain(&format!("raftyard bench: {error}"));
             ExitCode::from(match error {
                 BenchError::Interrupted => EXIT_INTERRUPTED,
                 BenchError::Unverified { .. } => EXIT_UNVERIFIED,
@@ -58,6 +59,11 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             })
         }
     }
+}
+
+/// One line on standard error. Where nobody takes it, the exit code still tells.
+fn complain(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
 }
 
 fn is_bare_help(error: &clap::Error) -> bool {
@@ -77,6 +83,8 @@ fn start_log() {
     let wanted = std::env::var("RAFTYARD_LOG").ok().and_then(|level| level.parse().ok());
     tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
+        // Telling on standard error that standard error fails would panic.
+        .log_internal_errors(false)
         .with_max_level(wanted.unwrap_or(tracing_subscriber::filter::LevelFilter::WARN))
         .init();
 }

@@ -13,6 +13,10 @@ use std::time::{Duration, Instant};
 const GROUPS: u64 = 12;
 /// Rounds until everything starts from nothing again.
 const ROUNDS_A_DIRECTORY: u32 = 20;
+/// How often the first start of fresh directories is killed, before the rounds in the last of them.
+const FIRST_STARTS: u32 = 8;
+/// All nodes.
+const ALL: [usize; 3] = [0, 1, 2];
 /// Who dies, by round: each, each two, all.
 const VICTIMS: [&[usize]; 7] = [&[0], &[1], &[2], &[0, 1], &[1, 2], &[2, 0], &[0, 1, 2]];
 
@@ -21,6 +25,7 @@ pub(crate) fn run(rounds: u32) {
     let mut random = Random::new(u64::from(rounds));
     for first in (1..=rounds).step_by(ROUNDS_A_DIRECTORY as usize) {
         let mut cluster = Cluster::start("campaign");
+        kill_first_starts(&mut cluster, &mut random);
         cluster.create_groups(GROUPS);
         let record = Record::new(GROUPS, cluster.control());
         for round in first..=rounds.min(first + ROUNDS_A_DIRECTORY - 1) {
@@ -33,6 +38,26 @@ pub(crate) fn run(rounds: u32) {
             assert!(kept, "round {round}: {} and {} faults\n{told}", verdict.unequal, verdict.broken);
             report(round, rounds, victims, &record);
         }
+    }
+}
+
+/// Kills all nodes during the very first start of fresh directories, before anything was acknowledged: what is half made
+/// must not keep the next start from serving.
+fn kill_first_starts(cluster: &mut Cluster, random: &mut Random) {
+    cluster.kill(&ALL);
+    let began = Instant::now();
+    cluster.spawn_afresh();
+    ALL.iter().for_each(|place| cluster.wait_to_serve(*place));
+    let took = u32::try_from(began.elapsed().as_micros()).expect("well below an hour");
+    for time in 1..=FIRST_STARTS {
+        cluster.kill(&ALL);
+        cluster.spawn_afresh();
+        let after = Duration::from_micros(u64::from(random.below(took)));
+        std::thread::sleep(after);
+        cluster.kill(&ALL);
+        let made = ALL.map(|place| cluster.files_of(place));
+        ALL.iter().for_each(|place| cluster.start_node(*place));
+        println!("first start {time} of {FIRST_STARTS}: killed after {after:?} with {made:?} files made");
     }
 }
 

@@ -40,6 +40,11 @@ impl Cluster {
     /// Starts a node that doesn't run, and waits until it serves.
     pub(crate) fn start_node(&mut self, place: usize) {
         self.spawn_node(place);
+        self.wait_to_serve(place);
+    }
+
+    /// Waits until a node that was just spawned serves.
+    pub(crate) fn wait_to_serve(&mut self, place: usize) {
         self.wait_for(&format!("node {} to serve", place + 1), |cluster| {
             let child = cluster.processes[place].as_mut().expect("just started");
             if let Some(status) = child.try_wait().expect("a child") {
@@ -63,6 +68,23 @@ impl Cluster {
             .spawn()
             .expect("this program starts");
         self.processes[place] = Some(child);
+    }
+
+    /// Starts all nodes, none of which runs, in fresh directories. They may still be making them when this returns.
+    pub(crate) fn spawn_afresh(&mut self) {
+        for place in 0..self.settings.len() {
+            let directory = self.directory(place);
+            // An earlier start may have been killed before it made it.
+            if directory.exists() {
+                std::fs::remove_dir_all(directory).expect("nobody uses it");
+            }
+        }
+        (0..self.settings.len()).for_each(|place| self.spawn_node(place));
+    }
+
+    /// Files that a node made so far.
+    pub(crate) fn files_of(&self, place: usize) -> usize {
+        count_files(self.directory(place))
     }
 
     /// SIGKILL for all of them before waiting for any.
@@ -137,6 +159,12 @@ impl Cluster {
     fn log_path(&self, place: usize) -> PathBuf {
         self.root.join(format!("node-{}.log", place + 1))
     }
+}
+
+fn count_files(directory: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(directory) else { return 0 };
+    let paths = entries.map(|entry| entry.expect("readable").path());
+    paths.map(|path| if path.is_dir() { count_files(&path) } else { 1 }).sum()
 }
 
 impl Drop for Cluster {

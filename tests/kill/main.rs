@@ -1,6 +1,6 @@
 //! kill -9 for real nodes: three processes with real disks and sockets, load from this one, and SIGKILL for each in
-//! turn, for two, and for all three. After every round everything serves again, all replicas hold the same, and no
-//! acknowledged operation is lost or doubled.
+//! turn, for two, and for all three; and for all during the first start of fresh directories. After every round
+//! everything serves again, all replicas hold the same, and no acknowledged operation is lost or doubled.
 //!
 //! `RAFTYARD_KILL_ROUNDS` sets the number of rounds (scripts/kill.sh). The node processes are this very test program,
 //! started again with [`node::ENVIRONMENT`] set.

@@ -1,0 +1,186 @@
+//! Every refusal of a node's start as whoever runs one sees it: a process that ends with one line on standard error and a
+//! non-zero exit code. What the kernel refuses is in `refused_by_system.rs`, flags are in `bench.rs`.
+//!
+//! The node process is this very test program, started again with [`ENVIRONMENT`] set.
+
+use raftyard::{
+    Commands, Configuration, GroupConfig, GroupId, Member, Node, NodeConfig, NodeId, OpenError, ReplicaId, Responses,
+    StateMachine,
+};
+use std::fs::OpenOptions;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use tempfile::TempDir;
+
+/// Set for a node process: `NODE;CLUSTER;CORES;PIN;LISTEN;DIRECTORY`.
+const ENVIRONMENT: &str = "RAFTYARD_REFUSED_NODE";
+
+struct Nothing;
+
+impl StateMachine for Nothing {
+    fn apply(&mut self, commands: Commands<'_>, responses: &mut Responses) {
+        commands.for_each(|_| responses.push(Vec::new().into()));
+    }
+}
+
+fn open(config: NodeConfig) -> Result<Node, OpenError> {
+    Node::open(config.with_segment_bytes(256 << 10), |_: GroupId| Nothing)
+}
+
+fn config(dir: &Path) -> NodeConfig {
+    NodeConfig { node: NodeId(1), data_dir: dir.to_owned(), pin: false, ..NodeConfig::default() }
+}
+
+fn temp_dir() -> TempDir {
+    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the target's filesystem")
+}
+
+/// Not a test: the node of the processes that the tests start. Run as a test by itself it does nothing.
+#[test]
+fn node_process() {
+    let Ok(text) = std::env::var(ENVIRONMENT) else { return };
+    let mut parts = text.splitn(6, ';');
+    let mut part = || parts.next().expect("six parts");
+    let config = NodeConfig {
+        node: NodeId(part().parse().expect("a node id")),
+        cluster: part().parse().expect("a cluster id"),
+        cores: part().parse().expect("a number"),
+        pin: part().parse().expect("true or false"),
+        listen: part().parse().expect("an address"),
+        data_dir: part().into(),
+        ..NodeConfig::default()
+    };
+    // Warnings would be lines, too, as in the `raftyard` program.
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_max_level(tracing::Level::WARN).init();
+    match open(config) {
+        Ok(node) => node.shutdown().expect("no core was lost"),
+        Err(error) => {
+            eprintln!("raftyard: {error}");
+            std::process::exit(1)
+        }
+    }
+}
+
+/// Starts a process with that configuration: `Ok` when the node served, or its only line of complaint.
+fn start(config: &NodeConfig) -> Result<(), String> {
+    let NodeConfig { node, cluster, cores, pin, listen, data_dir, .. } = config;
+    let output = Command::new(std::env::current_exe().expect("this program"))
+        .args(["node_process", "--exact", "--nocapture"])
+        .env(ENVIRONMENT, format!("{node};{cluster};{cores};{pin};{listen};{}", data_dir.display()))
+        .output()
+        .expect("this program starts");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() {
+        assert_eq!(stderr, "", "it served, and complains");
+        return Ok(());
+    }
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(stderr.lines().count(), 1, "one line: {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+    Err(stderr)
+}
+
+fn complaint(config: &NodeConfig) -> String {
+    start(config).expect_err("it must refuse")
+}
+
+#[track_caller]
+fn assert_names(line: &str, words: &[&str]) {
+    for word in words {
+        assert!(line.contains(word), "{line:?} should name {word:?}");
+    }
+}
+
+#[test]
+fn a_directory_in_use_by_another_process() {
+    let dir = temp_dir();
+    let ours = open(config(dir.path())).expect("starts");
+    let line = complaint(&config(dir.path()));
+    assert_names(&line, &["in use by another node", &dir.path().display().to_string()]);
+    ours.shutdown().expect("no core was lost");
+    start(&config(dir.path())).expect("free again");
+}
+
+#[test]
+fn a_directory_of_another_node_or_cluster() {
+    let dir = temp_dir();
+    start(&config(dir.path())).expect("starts");
+    let line = complaint(&NodeConfig { node: NodeId(2), ..config(dir.path()) });
+    assert_names(&line, &["belongs to node 1", "this is node 2"]);
+    let line = complaint(&NodeConfig { cluster: 7, ..config(dir.path()) });
+    assert_names(&line, &["belongs to cluster 1", "this is cluster 7"]);
+    start(&config(dir.path())).expect("the refusals changed nothing");
+}
+
+#[test]
+fn a_directory_in_memory() {
+    let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+    if !mounts.contains(" /dev/shm tmpfs ") {
+        eprintln!("skipped: /dev/shm is no tmpfs here");
+        return;
+    }
+    assert_names(&complaint(&config(Path::new("/dev/shm"))), &["/dev/shm", "in memory (tmpfs)"]);
+}
+
+#[test]
+fn a_port_in_use() {
+    let dir = temp_dir();
+    let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+    let listen = taken.local_addr().expect("bound");
+    let line = complaint(&NodeConfig { listen, ..config(dir.path()) });
+    assert_names(&line, &["in use", &listen.to_string()]);
+}
+
+#[test]
+fn more_cores_than_the_machine() {
+    let dir = temp_dir();
+    let cpus = rustix::thread::sched_getaffinity(None).expect("the CPUs of this thread").count();
+    let cores = u16::try_from(cpus + 1).expect("few CPUs");
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 1024));
+    let line = complaint(&NodeConfig { cores, pin: true, listen, ..config(dir.path()) });
+    assert_names(&line, &[&format!("cores = {cores}"), &format!("{cpus} CPUs")]);
+    assert_eq!(std::fs::read_dir(dir.path()).expect("there").count(), 0, "nothing was made");
+}
+
+#[test]
+fn a_damaged_log() {
+    let dir = temp_dir();
+    // Some acknowledged commands one after the other, so that later batches vouch for the earlier ones.
+    let node = open(config(dir.path())).expect("starts");
+    let configuration = Configuration::new(vec![Member { replica: ReplicaId(1), node: NodeId(1) }]).expect("one");
+    let group = GroupConfig { group: GroupId(1), configuration, preferred_leader: Some(NodeId(1)) };
+    node.create_group(group).wait().expect("created");
+    for number in 0..5 {
+        // Before the leader is elected, proposals are refused.
+        while node.group(GroupId(1)).propose(format!("acknowledged {number}")).wait().is_err() {
+            std::thread::yield_now();
+        }
+    }
+    node.shutdown().expect("no core was lost");
+
+    let (file, at) = place_of(b"acknowledged 0", &dir.path().join("wal-0"));
+    let damaged = OpenOptions::new().write(true).open(&file).expect("a segment");
+    damaged.write_all_at(b"A", at).expect("written");
+    let line = complaint(&config(dir.path()));
+    let name = file.file_name().expect("a file").to_string_lossy();
+    assert_names(&line, &["was durable and is damaged", &name]);
+    let offset = line.split("at byte ").nth(1).and_then(|rest| rest.split(':').next()).expect("an offset");
+    let offset = offset.parse::<u64>().expect("a number");
+    assert!(offset <= at && at - offset < 4096, "{offset} is where the batch of byte {at} starts: {line}");
+
+    damaged.write_all_at(b"a", at).expect("written");
+    start(&config(dir.path())).expect("the refusal changed nothing: whole again, it starts");
+}
+
+/// The file below `dir` that holds `words`, and the first byte of them in it.
+fn place_of(words: &[u8], dir: &Path) -> (PathBuf, u64) {
+    let files = std::fs::read_dir(dir).expect("the log's directory").map(|entry| entry.expect("readable").path());
+    let places = files.filter_map(|file| {
+        let bytes = std::fs::read(&file).expect("readable");
+        let at = bytes.windows(words.len()).position(|window| window == words)?;
+        Some((file, at as u64))
+    });
+    places.min().expect("the command is in the log")
+}
