@@ -117,26 +117,32 @@ fn memlock_needed(cores: u16) -> u64 {
     MEMLOCK_BYTES_MIN.max(u64::from(cores) * MEMLOCK_BYTES_PER_CORE)
 }
 
-/// A directory whose own entry is durable: a log that is must not vanish with its directory.
+/// Makes a directory and its own entry durable: a log that is durable must not vanish with its directory. An existing
+/// one is synced too, since the start that made it may have been killed before it synced the entry. Each directory is
+/// durable before the next is made in it, so only the deepest existing one can be in doubt.
 fn make_durably(path: &Path) -> io::Result<()> {
     if path.is_dir() {
-        return Ok(());
+        return match sync_entry(path) {
+            // Where this process can't open or sync the parent, it hasn't made the directory in it either.
+            Err(error) if matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput) => {
+                Ok(())
+            }
+            result => result,
+        };
     }
-    let mut missing = Vec::new();
-    let mut ancestor = path;
-    while !ancestor.as_os_str().is_empty() && !ancestor.exists() {
-        missing.push(ancestor);
-        match ancestor.parent() {
-            Some(parent) => ancestor = parent,
-            None => break,
-        }
+    if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+        make_durably(parent)?;
     }
-    std::fs::create_dir_all(path)?;
-    for made in missing {
-        let parent = made.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        File::open(parent)?.sync_all()?;
+    match std::fs::create_dir(path) {
+        // `a/..` is there as soon as `a` is.
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
+        _ => sync_entry(path),
     }
-    Ok(())
+}
+
+/// Syncs the directory that holds `path`, which may end in dots or be a link: so it is asked for by its place.
+fn sync_entry(path: &Path) -> io::Result<()> {
+    File::open(path.join(".."))?.sync_all()
 }
 
 fn lock(path: &Path) -> Result<DataDirLock, PreflightError> {
@@ -161,5 +167,24 @@ fn check_direct_io(path: &Path) -> Result<(), PreflightError> {
         Ok(_) => Ok(()),
         Err(rustix::io::Errno::INVAL) => Err(PreflightError::NoDirectIo { path: path.to_owned() }),
         Err(error) => Err(PreflightError::DataDir { path: path.to_owned(), error: error.into() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::make_durably;
+
+    #[test]
+    fn a_directory_is_made_with_those_above_it_or_taken_as_it_is() {
+        let root = std::env::temp_dir().join(format!("raftyard-preflight-{}", std::process::id()));
+        let made: Vec<bool> = ["a/b/c", "a/b/c", "d/../e", "a/b/c/."]
+            .iter()
+            .map(|path| make_durably(&root.join(path)).is_ok() && root.join(path).is_dir())
+            .collect();
+        std::fs::write(root.join("file"), b"").expect("the directory was made");
+        let refused = [make_durably(&root.join("file")).is_err(), make_durably(&root.join("file/a")).is_err()];
+        std::fs::remove_dir_all(&root).expect("the directory was made");
+        assert_eq!((made, refused), (vec![true; 4], [true; 2]));
+        assert!(make_durably(".".as_ref()).is_ok() && make_durably("/".as_ref()).is_ok());
     }
 }
