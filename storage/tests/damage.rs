@@ -262,3 +262,50 @@ fn bytes_behind_a_cut_never_come_back() {
     assert_eq!(again.groups, recovered.groups);
     assert_eq!(again.stats.last, wal.released());
 }
+
+/// The power fails for a log of one segment and everything behind its header is gone: nothing left in it says what was
+/// durable, but the manifest does, since the opening batch was durable before it. A start used to begin afresh here and
+/// to remove the segment.
+#[test]
+fn a_log_that_the_manifest_names_and_that_holds_no_batch_is_damaged() {
+    let mut disk = SimDisk::new();
+    let (mut wal, _) = open(&mut disk, false).unwrap();
+    wal.record_creation(GroupId(1), ReplicaId(1), &rig::configuration());
+    settle_batches(&mut wal, &mut disk);
+    disk.damage(segment(1), |bytes| bytes[2 * BLOCK_BYTES..].fill(0));
+    let expected = WalError::Damaged { file: segment(1), offset: 8192, sequence: BatchSeq(1) };
+    refused_untouched(&mut disk, &expected);
+    // Without a manifest it is a first start that was cut short.
+    assert!(open(&mut disk, false).unwrap().1.groups.is_empty());
+}
+
+#[test]
+fn a_start_on_a_damaged_log_is_refused_and_changes_nothing() {
+    let mut image = rolled_over();
+    for place in image.batches.clone() {
+        if place.sequence > image.whole.stats.durable_upto {
+            continue;
+        }
+        image.disk.damage(place.file, |bytes| bytes[place.start + 70] ^= 4);
+        let expected = WalError::Damaged { file: place.file, offset: place.start as u64, sequence: place.sequence };
+        refused_untouched(&mut image.disk, &expected);
+        assert_eq!(
+            expected.to_string(),
+            format!("{} at byte {}: batch {} was durable and is damaged", place.file, place.start, place.sequence)
+        );
+        image.disk.damage(place.file, |bytes| bytes[place.start + 70] ^= 4);
+    }
+    image.disk.damage(segment(1), |bytes| bytes[..2 * BLOCK_BYTES].fill(0));
+    refused_untouched(&mut image.disk, &WalError::HeaderDamaged { file: segment(1) });
+}
+
+/// Starts a log that the manifest names and asserts that it is refused so, and that every byte stays.
+fn refused_untouched(disk: &mut SimDisk, expected: &WalError) {
+    let bytes = |disk: &SimDisk| -> Vec<(FilePath, Vec<u8>)> {
+        let paths = disk.paths(raftyard_storage::io::Directory::Wal(rig::WAL));
+        paths.into_iter().map(|path| (path, disk.content(path).unwrap().to_vec())).collect()
+    };
+    let before = bytes(disk);
+    assert_eq!(open(disk, true).map(|(_, recovered)| recovered).as_ref(), Err(expected));
+    assert!(bytes(disk) == before, "{expected}: the start changed the disk");
+}

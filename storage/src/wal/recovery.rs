@@ -61,6 +61,8 @@ pub struct Reading {
     pub(crate) files: Vec<FileName>,
     /// Segments up to the one where the last kept batch ends. All others no longer count.
     pub(crate) kept: Vec<SegmentNumber>,
+    /// The segment the log begins with; `None` if there is none.
+    pub(crate) first: Option<FilePath>,
     /// Whether any record was found.
     pub(crate) holds_records: bool,
 }
@@ -272,7 +274,8 @@ impl Walk {
         let recovered = Recovered { groups, peers, stats: self.stats };
         let numbers = chain.iter().map(|link| link.header.number);
         let kept = numbers.filter(|number| self.end.is_some_and(|end| *number <= end.segment)).collect();
-        Ok(Reading { recovered, end: self.end, files, kept, holds_records })
+        let first = chain.first().map(|link| link.path);
+        Ok(Reading { recovered, end: self.end, files, kept, first, holds_records })
     }
 }
 
