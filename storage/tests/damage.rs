@@ -117,6 +117,22 @@ impl Image {
         self.disk.damage(file, |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
     }
 
+    /// What recovery says when some batches are zeroes.
+    fn without(&mut self, lost: std::ops::Range<usize>) -> WalError {
+        let mut kept = Vec::new();
+        for place in &self.batches[lost] {
+            self.disk.damage(place.file, |bytes| {
+                kept.push((*place, bytes[place.start..place.end].to_vec()));
+                bytes[place.start..place.end].fill(0);
+            });
+        }
+        let error = read(&mut self.disk, rig::WAL).unwrap_err();
+        for (place, written) in kept.iter().rev() {
+            self.disk.damage(place.file, |bytes| bytes[place.start..place.end].copy_from_slice(written));
+        }
+        error
+    }
+
     fn files(&self) -> Vec<FilePath> {
         let mut files: Vec<FilePath> = self.batches.iter().map(|b| b.file).collect();
         files.dedup();
@@ -165,7 +181,8 @@ fn flipped_bits_round_the_end_of_a_segment_are_noticed_or_harmless() {
         });
         let result = read(&mut image.disk, rig::WAL);
         if place.sequence <= image.whole.stats.durable_upto {
-            assert!(matches!(result, Err(WalError::Damaged { sequence, .. }) if sequence == place.sequence));
+            let (file, offset, sequence) = (place.file, place.start as u64, place.sequence);
+            assert_eq!(result.unwrap_err(), WalError::Damaged { file, offset, sequence });
         } else {
             assert_eq!(result.unwrap().recovered.stats.last.next(), place.sequence);
         }
@@ -261,6 +278,31 @@ fn bytes_behind_a_cut_never_come_back() {
     let again = read(&mut image.disk, rig::WAL).unwrap().recovered;
     assert_eq!(again.groups, recovered.groups);
     assert_eq!(again.stats.last, wal.released());
+}
+
+/// Batches that are gone without a trace at the border of two segments. The first of a segment used to be looked for at
+/// the end of the one before, and the last of a segment in the next one when that had a torn batch.
+#[test]
+fn what_is_missing_at_the_border_of_two_segments_is_named_where_it_stood() {
+    for (mut image, torn) in [(rolled_over(), false), (rolled_over(), true), (restarted(), false), (restarted(), true)]
+    {
+        if torn {
+            let newest = *image.batches.last().unwrap();
+            image.disk.damage(newest.file, |bytes| bytes[newest.start + 100] ^= 1);
+        }
+        let first = image.batches.iter().position(|batch| batch.file == segment(2)).unwrap();
+        for lost in [first - 2..first, first - 1..first, first..first + 1] {
+            let error = image.without(lost.clone());
+            let Place { file, start, sequence, .. } = image.batches[lost.start];
+            let expected = WalError::Damaged { file, offset: start as u64, sequence };
+            assert_eq!(error, expected, "{lost:?}, torn: {torn}");
+        }
+        // One on each side: the room that is free in the next segment may have held both, so either place is right.
+        let (a, b) = (image.batches[first - 1], image.batches[first]);
+        let WalError::Damaged { file, offset, sequence } = image.without(first - 1..first + 1) else { panic!() };
+        assert_eq!(sequence, a.sequence);
+        assert!([a, b].map(|place| (place.file, place.start as u64)).contains(&(file, offset)));
+    }
 }
 
 /// The power fails for a log of one segment and everything behind its header is gone: nothing left in it says what was
