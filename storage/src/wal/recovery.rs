@@ -47,6 +47,9 @@ pub struct RecoveryStats {
     pub last: BatchSeq,
     /// D: what something in the log proves to have been durable.
     pub durable_upto: BatchSeq,
+    /// Bytes of batches, whole ones and torn ones, whose checksum was computed. Linear in the length of the log, whatever
+    /// is written in it.
+    pub checked_bytes: u64,
     /// Where the log was cut, if anything but zeroes stood behind the cut.
     pub tear: Option<(FilePath, u64)>,
 }
@@ -198,8 +201,9 @@ impl Walk {
         offset: u64,
         limit: u64,
     ) -> Result<Option<(BatchHeader, u64)>, WalError> {
-        let Some(bytes) = batch_at(disk, reader, offset, limit)? else { return Ok(None) };
+        let Some(bytes) = batch_at(disk, reader, seed, offset, limit)? else { return Ok(None) };
         let sequence = self.stats.last.next();
+        self.stats.checked_bytes += bytes.len() as u64;
         match batch::decode(bytes, seed) {
             Ok((header, records)) => {
                 if header.sequence != sequence || header.previous_checksum != self.checksum {
@@ -240,8 +244,9 @@ impl Walk {
             rest.written |= !is_zero(block);
             let mut step = BLOCK;
             if block.starts_with(&BATCH_MAGIC)
-                && let Some(bytes) = batch_at(disk, reader, offset, rest.limit)?
+                && let Some(bytes) = batch_at(disk, reader, seed, offset, rest.limit)?
             {
+                self.stats.checked_bytes += bytes.len() as u64;
                 match batch::decode(bytes, seed) {
                     Ok((header, _)) => {
                         self.stats.durable_upto = self.stats.durable_upto.max(header.durable_upto);
@@ -275,10 +280,11 @@ impl Walk {
     }
 }
 
-/// The bytes that claim to be a batch at `offset`, if they lie before `limit`.
+/// The bytes that a valid header at `offset` claims for its batch, if they lie before `limit`.
 fn batch_at<'a>(
     disk: &mut dyn Disk,
     reader: &'a mut SegmentReader,
+    seed: u32,
     offset: u64,
     limit: u64,
 ) -> Result<Option<&'a [u8]>, WalError> {
@@ -287,7 +293,7 @@ fn batch_at<'a>(
         return Ok(None);
     }
     // The claim is bounded by the segment before a byte of it is read.
-    match batch::claimed_bytes(reader.bytes(disk, offset, BLOCK)?) {
+    match batch::claimed_bytes(reader.bytes(disk, offset, BLOCK)?, seed) {
         Some(claimed) if claimed <= room => reader.bytes(disk, offset, claimed).map(Some),
         _ => Ok(None),
     }
