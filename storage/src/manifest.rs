@@ -6,7 +6,7 @@
 //! must be there ([`crate::wal::WalConfig::initialised`]). Called by a node's start, before its cores.
 
 use crate::aligned::AlignedBuf;
-use crate::format::field::{Fields, checksum_around, put};
+use crate::format::field::{Fields, checksum_around, is_zero, put};
 use crate::format::{FORMAT_VERSION, StoreId};
 use crate::io::{BLOCK_BYTES, Directory, Disk, FileId, FileName, FilePath, IoError, IoOp, IoOutput, WalId, WriteMode};
 use raftyard_raft::NodeId;
@@ -161,14 +161,16 @@ impl Manifest {
         }
         let mut fields = Fields::new(&block[MANIFEST_MAGIC.len()..]);
         let version = fields.u16().ok_or(ManifestError::Damaged)?;
-        fields.zeroes::<2>().ok_or(ManifestError::Damaged)?;
+        let reserved = fields.u16().ok_or(ManifestError::Damaged)?;
         if fields.u32() != Some(checksum_around(0, block, CHECKSUM_AT)) {
             return Err(ManifestError::Damaged);
         }
         if version != FORMAT_VERSION {
             return Err(ManifestError::UnknownVersion { version });
         }
-        Self::decode_body(&mut fields).ok_or(ManifestError::Damaged)
+        let manifest = Self::decode_body(&mut fields).ok_or(ManifestError::Damaged)?;
+        let rest = &block[WALS_AT + 2 * manifest.wals.len()..];
+        if reserved == 0 && is_zero(rest) { Ok(manifest) } else { Err(ManifestError::Damaged) }
     }
 
     fn decode_body(fields: &mut Fields<'_>) -> Option<Manifest> {
@@ -236,6 +238,20 @@ mod tests {
             }
         }
         assert_eq!(seen, [true; 2]);
+    }
+
+    #[test]
+    fn what_this_version_leaves_zero_must_be_zero() {
+        let mut written = AlignedBuf::zeroed(BLOCK_BYTES);
+        manifest().encode(&mut written);
+        assert_eq!(Manifest::decode(&written), Ok(manifest()));
+        for at in [10, 52, WALS_AT + 4, BLOCK_BYTES - 1] {
+            let mut block = written.to_vec();
+            block[at] = 1;
+            let checksum = checksum_around(0, &block, CHECKSUM_AT);
+            put(&mut block, CHECKSUM_AT, checksum.to_le_bytes());
+            assert_eq!(Manifest::decode(&block), Err(ManifestError::Damaged), "byte {at}");
+        }
     }
 
     /// A start killed between the renaming and the directory's sync, and a power failure after the next start.

@@ -103,6 +103,9 @@ fn fields_stand_where_the_format_says() {
         assert_eq!(&SEGMENT[batch..batch + 4], b"RYBT");
         assert_eq!((number(batch + 4, 2), number(batch + 6, 2), number(batch + 8, 8)), (1, flags, sequence));
         assert_eq!((number(batch + 16, 8), number(batch + 24, 4)), (upto, previous));
+        let header = &zeroed(batch..batch + 64, 28);
+        let header = [&header[..44], &[0; 4], &header[48..]].concat();
+        assert_eq!(number(batch + 44, 4), u64::from(crc32c::crc32c_append(salt, &header)));
         let checksum = crc32c::crc32c_append(salt, &zeroed(batch..batch + BLOCK_BYTES, 28));
         assert_eq!(number(batch + 28, 4), u64::from(checksum));
         assert_eq!((number(batch + 32, 4), number(batch + 40, 4)), (0, records), "no echo");

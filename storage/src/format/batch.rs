@@ -10,6 +10,7 @@ pub const BATCH_MAGIC: [u8; 4] = *b"RYBT";
 /// Bytes of a batch before its echo.
 pub const BATCH_HEADER_BYTES: usize = 64;
 const CHECKSUM_AT: usize = 28;
+const HEADER_CHECKSUM_AT: usize = 44;
 const FLAG_OPENING: u16 = 1;
 
 const _: () = assert!(BATCH_HEADER_BYTES < BLOCK_BYTES, "one block always holds the header");
@@ -25,7 +26,8 @@ pub struct BatchHeader {
     pub durable_upto: BatchSeq,
     /// Checksum of the batch before it, 0 for the first of a log.
     pub previous_checksum: u32,
-    /// Its own checksum: over the whole padded batch with this field zero, started from its segment's salt.
+    /// Its own checksum: over the whole padded batch with this field zero, started from its segment's salt. The header
+    /// has one of its own besides, which is known only where it is written and checked.
     pub checksum: u32,
     /// Bytes of the echo section, which follows the header. Empty in what this version writes.
     pub echo_len: u32,
@@ -61,16 +63,19 @@ pub fn seal(batch: &mut [u8], mut header: BatchHeader, seed: u32) -> u32 {
     put(batch, 32, header.echo_len.to_le_bytes());
     put(batch, 36, header.records_len.to_le_bytes());
     put(batch, 40, header.record_count.to_le_bytes());
+    let header_checksum = header_checksum(seed, batch);
+    put(batch, HEADER_CHECKSUM_AT, header_checksum.to_le_bytes());
     header.checksum = checksum_around(seed, batch, CHECKSUM_AT);
     put(batch, CHECKSUM_AT, header.checksum.to_le_bytes());
     header.checksum
 }
 
-/// How many bytes the batch that starts with `block` claims to have, padding included; `None` if it starts no batch.
-/// Nothing is proved yet: the caller bounds it before it reads that much.
+/// How many bytes the batch that starts with `block` claims to have, padding included; `None` if it starts no batch of
+/// the segment with this checksum seed. Only the header is proved, so that payload which looks like one costs no
+/// checksum of all that it claims; the caller bounds the length before it reads that much.
 #[must_use]
-pub fn claimed_bytes(block: &[u8]) -> Option<u64> {
-    raw(block).map(|(_, _, header)| header.padded_bytes())
+pub fn claimed_bytes(block: &[u8], seed: u32) -> Option<u64> {
+    raw(block, seed).map(|(_, _, header)| header.padded_bytes())
 }
 
 /// The header of a whole batch, and its records.
@@ -78,14 +83,14 @@ pub fn claimed_bytes(block: &[u8]) -> Option<u64> {
 /// # Errors
 /// [`BatchFault`] if `batch` is not exactly one whole batch of the segment with this checksum seed.
 pub fn decode(batch: &[u8], seed: u32) -> Result<(BatchHeader, &[u8]), BatchFault> {
-    let (version, flags, header) = raw(batch).ok_or(BatchFault::Invalid)?;
+    let (version, flags, header) = raw(batch, seed).ok_or(BatchFault::Invalid)?;
     if header.padded_bytes() != batch.len() as u64 || header.checksum != checksum_around(seed, batch, CHECKSUM_AT) {
         return Err(BatchFault::Invalid);
     }
     if version != FORMAT_VERSION {
         return Err(BatchFault::UnknownVersion(version));
     }
-    let reserved = &batch[44..BATCH_HEADER_BYTES];
+    let reserved = &batch[HEADER_CHECKSUM_AT + 4..BATCH_HEADER_BYTES];
     let records_at = BATCH_HEADER_BYTES + header.echo_len as usize;
     let records_end = records_at + header.records_len as usize;
     let padding = &batch[records_end..];
@@ -97,7 +102,8 @@ pub fn decode(batch: &[u8], seed: u32) -> Result<(BatchHeader, &[u8]), BatchFaul
     Ok((header, &batch[records_at..records_end]))
 }
 
-fn raw(block: &[u8]) -> Option<(u16, u16, BatchHeader)> {
+/// Version, flags and fields of a header whose own checksum holds.
+fn raw(block: &[u8], seed: u32) -> Option<(u16, u16, BatchHeader)> {
     let mut fields = Fields::new(block.get(..BATCH_HEADER_BYTES)?.strip_prefix(&BATCH_MAGIC)?);
     let version = fields.u16()?;
     let flags = fields.u16()?;
@@ -111,7 +117,16 @@ fn raw(block: &[u8]) -> Option<(u16, u16, BatchHeader)> {
         records_len: fields.u32()?,
         record_count: fields.u32()?,
     };
-    Some((version, flags, header))
+    (fields.u32()? == header_checksum(seed, block)).then_some((version, flags, header))
+}
+
+/// CRC32C of the header of `block` as if both checksums in it were zero, started from `seed`.
+fn header_checksum(seed: u32, block: &[u8]) -> u32 {
+    let mut header = [0; BATCH_HEADER_BYTES];
+    header.copy_from_slice(&block[..BATCH_HEADER_BYTES]);
+    put(&mut header, CHECKSUM_AT, [0; 4]);
+    put(&mut header, HEADER_CHECKSUM_AT, [0; 4]);
+    crc32c::crc32c_append(seed, &header)
 }
 
 impl BatchHeader {

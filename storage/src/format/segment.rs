@@ -1,6 +1,6 @@
 //! The header of a segment: two equal blocks at its start.
 
-use super::field::{Fields, checksum_around, put};
+use super::field::{Fields, checksum_around, is_zero, put};
 use super::{BatchSeq, FORMAT_VERSION};
 use crate::io::{BLOCK_BYTES, SegmentNumber, WalId};
 
@@ -9,6 +9,7 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"RYSEGMNT";
 /// Where the first batch of a segment stands: behind the two copies of its header.
 pub const BATCHES_OFFSET: u64 = 2 * BLOCK_BYTES as u64;
 const CHECKSUM_AT: usize = 12;
+const RESERVED_AT: usize = 72;
 
 /// What a segment says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +93,8 @@ impl SegmentHeader {
         if version != FORMAT_VERSION {
             return Err(HeaderFault::UnknownVersion(version));
         }
-        Self::decode_body(wal, &mut fields).ok_or(HeaderFault::Invalid)
+        let header = Self::decode_body(wal, &mut fields).filter(|_| is_zero(&block[RESERVED_AT..]));
+        header.ok_or(HeaderFault::Invalid)
     }
 
     fn decode_body(wal: WalId, fields: &mut Fields<'_>) -> Option<SegmentHeader> {
@@ -102,8 +104,10 @@ impl SegmentHeader {
         let previous_number = SegmentNumber(fields.u64()?);
         let previous_end = fields.u64()?;
         let durable_upto = BatchSeq(fields.u64()?);
-        let previous = match previous_number.0 {
-            0 => None,
+        let previous = match (previous_number.0, previous_end) {
+            (0, 0) => None,
+            // An end in no segment.
+            (0, _) => return None,
             _ => Some(PreviousSegment { number: previous_number, end: previous_end }),
         };
         let in_order = number > previous_number;
@@ -162,6 +166,20 @@ mod tests {
         blocks[0] ^= 1;
         blocks[BLOCK_BYTES] ^= 1;
         assert_eq!(decode_header(&blocks), Err(HeaderFault::Invalid));
+    }
+
+    #[test]
+    fn what_this_version_leaves_zero_must_be_zero() {
+        for (at, number) in [(RESERVED_AT, 9), (BLOCK_BYTES - 1, 9), (56, 4)] {
+            let mut block = vec![0; BLOCK_BYTES];
+            let previous = None;
+            SegmentHeader { previous, ..header(number) }.encode_block(&mut block);
+            assert!(SegmentHeader::decode(&block).is_ok());
+            block[at] = 1;
+            let checksum = checksum_around(0, &block, CHECKSUM_AT);
+            put(&mut block, CHECKSUM_AT, checksum.to_le_bytes());
+            assert_eq!(SegmentHeader::decode(&block), Err(HeaderFault::Invalid), "byte {at}");
+        }
     }
 
     #[test]

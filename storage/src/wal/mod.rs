@@ -14,6 +14,7 @@ mod prepare;
 mod reader;
 mod recovery;
 mod replay;
+mod rest;
 
 pub use crate::format::{BatchSeq, StoreId};
 pub use config::{WalConfig, WalConfigError};

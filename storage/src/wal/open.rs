@@ -67,11 +67,12 @@ fn ensure_directory(disk: &mut dyn Disk, config: &WalConfig) -> Result<(), WalEr
     execute(disk, Place::Directory(Directory::Root), IoOp::SyncDirectory(Directory::Root)).map(drop)
 }
 
-/// Before the manifest names a log nothing is recorded in it, and after that it always has a segment.
+/// Before the manifest names a log nothing is recorded in it, and after that it always has a segment and in it the
+/// first opening batch, which was durable before the manifest was written.
 fn check_presence(config: &WalConfig, reading: &Reading) -> Result<(), WalError> {
-    let has_segment = reading.files.iter().any(|name| matches!(name, FileName::Segment(_)));
-    if config.initialised && !has_segment {
-        return Err(WalError::Missing { wal: config.wal });
+    if config.initialised && reading.end.is_none() {
+        let file = reading.first.ok_or(WalError::Missing { wal: config.wal })?;
+        return Err(WalError::Damaged { file, offset: BATCHES_OFFSET, sequence: BatchSeq(1) });
     }
     if !config.initialised && reading.holds_records {
         return Err(WalError::ManifestLost { wal: config.wal });

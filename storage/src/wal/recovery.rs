@@ -8,6 +8,7 @@
 use super::error::{Place, WalError};
 use super::reader::{SegmentReader, execute};
 use super::replay::{RecoveredGroup, Replay};
+use super::rest::{self, Rest};
 use crate::format::batch::{self, BATCH_MAGIC, BatchFault, BatchHeader};
 use crate::format::field::is_zero;
 use crate::format::record::{RecordFault, decode_all};
@@ -46,6 +47,9 @@ pub struct RecoveryStats {
     pub last: BatchSeq,
     /// D: what something in the log proves to have been durable.
     pub durable_upto: BatchSeq,
+    /// Bytes of batches, whole ones and torn ones, whose checksum was computed. Linear in the length of the log, whatever
+    /// is written in it.
+    pub checked_bytes: u64,
     /// Where the log was cut, if anything but zeroes stood behind the cut.
     pub tear: Option<(FilePath, u64)>,
 }
@@ -61,6 +65,8 @@ pub struct Reading {
     pub(crate) files: Vec<FileName>,
     /// Segments up to the one where the last kept batch ends. All others no longer count.
     pub(crate) kept: Vec<SegmentNumber>,
+    /// The segment the log begins with; `None` if there is none.
+    pub(crate) first: Option<FilePath>,
     /// Whether any record was found.
     pub(crate) holds_records: bool,
 }
@@ -163,12 +169,8 @@ struct Walk {
     stats: RecoveryStats,
     checksum: u32,
     end: Option<LogEnd>,
-    /// Where the log first broke off since the last batch that was kept.
-    broken: Option<(FilePath, u64)>,
-    /// Where it broke off before the first bytes that are neither zero nor a whole batch.
-    suspect: Option<(FilePath, u64)>,
-    /// Whether whole batches stand behind the break.
-    stray: bool,
+    /// What stands behind the last batch that was kept: in its segment, and in each one after it.
+    rests: Vec<Rest>,
 }
 
 impl Walk {
@@ -182,7 +184,10 @@ impl Walk {
             offset += bytes;
             self.keep(link.header.number, offset, header, bytes);
         }
-        self.scan_rest(disk, &mut reader, link.path, seed, offset, limit)?;
+        let durable_upto = link.header.durable_upto;
+        let rest = Rest { file: link.path, from: offset, limit, durable_upto, written: false, stray: None };
+        let rest = self.scan(disk, &mut reader, seed, rest)?;
+        self.rests.push(rest);
         reader.close(disk)
     }
 
@@ -196,8 +201,9 @@ impl Walk {
         offset: u64,
         limit: u64,
     ) -> Result<Option<(BatchHeader, u64)>, WalError> {
-        let Some(bytes) = batch_at(disk, reader, offset, limit)? else { return Ok(None) };
+        let Some(bytes) = batch_at(disk, reader, seed, offset, limit)? else { return Ok(None) };
         let sequence = self.stats.last.next();
+        self.stats.checked_bytes += bytes.len() as u64;
         match batch::decode(bytes, seed) {
             Ok((header, records)) => {
                 if header.sequence != sequence || header.previous_checksum != self.checksum {
@@ -219,67 +225,66 @@ impl Walk {
         self.stats.last = header.sequence;
         self.stats.durable_upto = self.stats.durable_upto.max(header.durable_upto);
         self.checksum = header.checksum;
-        (self.broken, self.suspect, self.stray) = (None, None, false);
+        self.rests.clear();
         self.end = Some(LogEnd { segment, offset: end, sequence: header.sequence, checksum: header.checksum });
     }
 
     /// Looks at every block behind the last batch taken. A whole batch there that does not continue the log still
     /// proves what was durable when it was submitted.
-    fn scan_rest(
+    fn scan(
         &mut self,
         disk: &mut dyn Disk,
         reader: &mut SegmentReader,
-        file: FilePath,
         seed: u32,
-        from: u64,
-        limit: u64,
-    ) -> Result<(), WalError> {
-        self.broken = self.broken.or(Some((file, from)));
-        let mut offset = from;
-        while offset + BLOCK <= limit {
+        mut rest: Rest,
+    ) -> Result<Rest, WalError> {
+        let mut offset = rest.from;
+        while offset + BLOCK <= rest.limit {
             let block = reader.bytes(disk, offset, BLOCK)?;
-            let (blank, batch_like) = (is_zero(block), block.starts_with(&BATCH_MAGIC));
-            let (mut step, mut whole) = (BLOCK, false);
-            if batch_like && let Some(bytes) = batch_at(disk, reader, offset, limit)? {
+            rest.written |= !is_zero(block);
+            let mut step = BLOCK;
+            if block.starts_with(&BATCH_MAGIC)
+                && let Some(bytes) = batch_at(disk, reader, seed, offset, rest.limit)?
+            {
+                self.stats.checked_bytes += bytes.len() as u64;
                 match batch::decode(bytes, seed) {
                     Ok((header, _)) => {
                         self.stats.durable_upto = self.stats.durable_upto.max(header.durable_upto);
-                        self.stray = true;
-                        (step, whole) = (bytes.len() as u64, true);
+                        rest.stray = rest.stray.or(Some((offset, header.sequence)));
+                        step = bytes.len() as u64;
                     }
                     Err(BatchFault::Invalid) => {}
-                    Err(fault) => return Err(refuse(fault, file, offset, self.stats.last.next())),
+                    Err(fault) => return Err(refuse(fault, rest.file, offset, self.stats.last.next())),
                 }
-            }
-            if !blank && !whole && self.suspect.is_none() {
-                self.suspect = Some((file, from));
             }
             offset += step;
         }
-        Ok(())
+        Ok(rest)
     }
 
     fn finish(mut self, files: Vec<FileName>, chain: &[Link]) -> Result<Reading, WalError> {
         let sequence = self.stats.last.next();
-        let behind = self.suspect.or(self.broken);
+        let place = rest::place(&self.rests, sequence);
         if self.stats.last < self.stats.durable_upto {
-            let (file, offset) = behind.expect("something said what was durable, so a segment was read to its break");
+            let (file, offset) = place.expect("something said what was durable, so a segment was read to its break");
             return Err(WalError::Damaged { file, offset, sequence });
         }
-        self.stats.tear = behind.filter(|_| self.suspect.is_some() || self.stray);
+        self.stats.tear = place.filter(|_| self.rests.iter().any(|rest| rest.written));
         let holds_records = !self.replay.is_empty();
         let (groups, peers) = self.replay.finish();
         let recovered = Recovered { groups, peers, stats: self.stats };
         let numbers = chain.iter().map(|link| link.header.number);
         let kept = numbers.filter(|number| self.end.is_some_and(|end| *number <= end.segment)).collect();
-        Ok(Reading { recovered, end: self.end, files, kept, holds_records })
+        let first = chain.first().map(|link| link.path);
+        Ok(Reading { recovered, end: self.end, files, kept, first, holds_records })
     }
 }
 
-/// The bytes that claim to be a batch at `offset`, if they lie before `limit`.
+/// The bytes that a valid header at `offset` claims for its batch, if they lie before `limit`.
 fn batch_at<'a>(
     disk: &mut dyn Disk,
     reader: &'a mut SegmentReader,
+    seed: u32,
     offset: u64,
     limit: u64,
 ) -> Result<Option<&'a [u8]>, WalError> {
@@ -288,7 +293,7 @@ fn batch_at<'a>(
         return Ok(None);
     }
     // The claim is bounded by the segment before a byte of it is read.
-    match batch::claimed_bytes(reader.bytes(disk, offset, BLOCK)?) {
+    match batch::claimed_bytes(reader.bytes(disk, offset, BLOCK)?, seed) {
         Some(claimed) if claimed <= room => reader.bytes(disk, offset, claimed).map(Some),
         _ => Ok(None),
     }
