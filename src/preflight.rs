@@ -162,7 +162,8 @@ fn make_durably(path: &Path) -> io::Result<()> {
     if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         make_durably(parent)?;
     }
-    match std::fs::create_dir(path) {
+    // Without a dot at its end, which only a directory that exists may have.
+    match std::fs::create_dir(path.components().collect::<PathBuf>()) {
         // `a/..` is there as soon as `a` is.
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists || !path.is_dir() => Err(error),
         _ => sync_entry(path),
