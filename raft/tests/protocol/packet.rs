@@ -19,14 +19,7 @@ impl Packet {
                 entries.extend(left.iter().chain(right).cloned());
                 Body::Append { previous, commit, entries: (&[], &[]) }
             }
-            Body::PreVote { last } => Body::PreVote { last },
-            Body::PreVoteAnswer { granted } => Body::PreVoteAnswer { granted },
-            Body::Vote { last } => Body::Vote { last },
-            Body::VoteAnswer { granted } => Body::VoteAnswer { granted },
-            Body::AppendAccepted { matched } => Body::AppendAccepted { matched },
-            Body::AppendRejected { rejected, last, hint } => Body::AppendRejected { rejected, last, hint },
-            Body::Heartbeat { commit } => Body::Heartbeat { commit },
-            Body::HeartbeatAnswer => Body::HeartbeatAnswer,
+            other => other.detached().expect("only an append borrows"),
         };
         Packet { message: Message { group, from, to, term, body }, entries }
     }
