@@ -257,6 +257,12 @@ impl Configuration {
         self.voters.binary_search_by_key(&replica, |m| m.replica).ok()
     }
 
+    /// The member on `node`; a node holds at most one.
+    #[must_use]
+    pub fn member_on(&self, node: NodeId) -> Option<Member> {
+        self.voters.iter().copied().find(|member| member.node == node)
+    }
+
     /// The node that holds `replica`.
     #[must_use]
     pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {

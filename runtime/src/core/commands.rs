@@ -39,8 +39,7 @@ impl Core {
         match self.propose(group, data) {
             Ok((slot, position)) => {
                 let expires = now.after(self.config.proposal_timeout);
-                self.groups[slot as usize].wait(position, expires, reply, &mut self.answers);
-                self.outputs.extend(self.answers.drain(..).map(Output::Answer));
+                self.groups[slot as usize].wait(position, expires, reply, &mut self.outputs);
                 self.count_log_bytes(slot);
                 self.schedule(slot);
                 self.mark_dirty(slot);
@@ -117,7 +116,7 @@ impl Core {
         if config.group.0 == 0 {
             return Err(CreateGroupError::ZeroId);
         }
-        let member = config.configuration.voters().iter().find(|member| member.node == node);
+        let member = config.configuration.member_on(node);
         let member = member.ok_or(CreateGroupError::NotMember { group: config.group, node })?;
         if self.by_group.contains_key(&config.group) || self.creating.contains(&config.group) {
             return Err(CreateGroupError::Exists(config.group));

@@ -192,7 +192,7 @@ impl Core {
         self.links.dialled_up(now, link);
         for slot in 0..self.groups.len() {
             let group = &mut self.groups[slot];
-            if let Some(member) = group.configuration.voters().iter().find(|member| member.node == node) {
+            if let Some(member) = group.configuration.member_on(node) {
                 group.raft.handle_reachable(member.replica);
                 if group.raft.role() == Role::Leader {
                     self.mark_dirty(slot as Slot);

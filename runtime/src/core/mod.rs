@@ -19,7 +19,7 @@ pub use config::CoreConfig;
 pub use placement::core_of;
 
 use crate::group::{Responses, StateMachine, StateMachineFactory};
-use crate::mail::{Answer, CreateGroupError, Reply};
+use crate::mail::{CreateGroupError, Reply};
 use crate::wire::{BatchReader, format_descriptor};
 use deadlines::{Deadlines, Slot};
 use durable::{Creation, DurableQueue};
@@ -96,7 +96,6 @@ pub struct Core {
     format: u32,
     reader: BatchReader,
     responses: Responses,
-    answers: Vec<Answer>,
 }
 
 impl Core {
@@ -136,7 +135,6 @@ impl Core {
             format: format_descriptor(),
             reader: BatchReader::default(),
             responses: Responses::default(),
-            answers: Vec::new(),
         };
         for group in recovered.groups {
             let id = group.group;
@@ -213,11 +211,10 @@ impl Core {
         while let Some(slot) = self.deadlines.pop_due(now) {
             let group = &mut self.groups[slot as usize];
             group.raft.handle_deadline(now);
-            group.expire(now, &mut self.answers);
+            group.expire(now, &mut self.outputs);
             self.schedule(slot);
             self.mark_dirty(slot);
         }
-        self.outputs.extend(self.answers.drain(..).map(Output::Answer));
     }
 
     /// Lets every led group say so.

@@ -4,6 +4,7 @@
 use crate::mail::{Answer, Mail};
 use raftyard_raft::NodeId;
 use raftyard_storage::io::{IoId, IoOp, IoResult};
+use std::collections::VecDeque;
 use std::fmt;
 
 /// A core of a node, counted from 0. Its replication socket listens on the node's replicate port plus this number.
@@ -108,6 +109,13 @@ pub enum Output {
     Answer(Answer),
     /// Tell the operator (log), and stop the node if [`Notice::is_fatal`].
     Notice(Notice),
+}
+
+/// An answer goes out like everything else.
+impl Extend<Answer> for VecDeque<Output> {
+    fn extend<I: IntoIterator<Item = Answer>>(&mut self, answers: I) {
+        self.extend(answers.into_iter().map(Output::Answer));
+    }
 }
 
 /// Something an operator must know.

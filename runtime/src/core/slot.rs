@@ -87,7 +87,7 @@ impl GroupSlot {
         answers.extend(self.pending.drain(..).map(|lost| Answer::Propose(lost.reply, Err(ProposeError::Unknown(why)))));
     }
 
-    /// Applies the next committed entries and answers whoever waits for them. False: there were none.
+    /// Applies the next committed entries, if there are any, and answers whoever waits for them.
     ///
     /// # Errors
     /// The machine panicked; the group must not be used again, for nobody knows what the machine holds now.
@@ -96,8 +96,8 @@ impl GroupSlot {
         bytes_max: usize,
         responses: &mut Responses,
         answers: &mut impl Extend<Answer>,
-    ) -> Result<bool, ApplyPanicked> {
-        let Some(entries) = self.raft.poll_committed(bytes_max) else { return Ok(false) };
+    ) -> Result<(), ApplyPanicked> {
+        let Some(entries) = self.raft.poll_committed(bytes_max) else { return Ok(()) };
         let machine = &mut self.machine;
         let applied = catch_unwind(AssertUnwindSafe(|| machine.apply(Commands::new(entries), responses)));
         if let Err(panic) = applied {
@@ -105,7 +105,7 @@ impl GroupSlot {
             return Err(ApplyPanicked { reason: panic_text(panic.as_ref()) });
         }
         answer_applied(&mut self.pending, entries, responses, answers);
-        Ok(true)
+        Ok(())
     }
 
     pub(super) fn status(&self) -> GroupStatus {

@@ -14,8 +14,7 @@ const APPLY_BYTES_MAX: usize = 1 << 20;
 
 impl Core {
     /// Ends the turn: call it after the inputs that were at hand, then carry out all outputs.
-    pub fn end_turn(&mut self, now: Instant) {
-        self.release(now);
+    pub fn end_turn(&mut self) {
         if self.phase != Phase::Failed {
             self.record_creations();
             self.poll_groups();
@@ -164,10 +163,8 @@ impl Core {
 
     fn apply(&mut self, slot: Slot) {
         let group = &mut self.groups[slot as usize];
-        let answered = group.apply(APPLY_BYTES_MAX, &mut self.responses, &mut self.answers);
-        self.outputs.extend(self.answers.drain(..).map(Output::Answer));
-        match answered {
-            Ok(_) => {
+        match group.apply(APPLY_BYTES_MAX, &mut self.responses, &mut self.outputs) {
+            Ok(()) => {
                 let raft = &group.raft;
                 if raft.commit().min(raft.durable()) > raft.applied() {
                     self.mark_dirty(slot);
@@ -182,8 +179,7 @@ impl Core {
         let group = &mut self.groups[slot as usize];
         tracing::error!(group = %group.raft.group(), %reason, "the group failed on this node");
         group.failed = Some(reason);
-        group.give_up(Unknown::GroupFailed, &mut self.answers);
-        self.outputs.extend(self.answers.drain(..).map(Output::Answer));
+        group.give_up(Unknown::GroupFailed, &mut self.outputs);
     }
 
     /// The log failed (promise 3): nothing is acknowledged any more, every group stops leading, the peers hear
@@ -195,17 +191,14 @@ impl Core {
         self.links.close_all(&mut self.outputs);
         for group in &mut self.groups {
             group.raft.step_down(now);
-            group.give_up(Unknown::WalFailed, &mut self.answers);
+            group.give_up(Unknown::WalFailed, &mut self.outputs);
         }
-        for creation in self.creations.drain(..) {
-            self.answers.push(Answer::CreateGroup(creation.reply, Err(CreateGroupError::WalFailed)));
-        }
-        for waiting in self.durable.drain() {
-            if let Waiting::Creation(creation) = waiting {
-                self.answers.push(Answer::CreateGroup(creation.reply, Err(CreateGroupError::WalFailed)));
-            }
-        }
-        self.outputs.extend(self.answers.drain(..).map(Output::Answer));
+        let recorded = self.durable.drain().filter_map(|waiting| match waiting {
+            Waiting::Creation(creation) => Some(creation),
+            _ => None,
+        });
+        let lost = self.creations.drain(..).chain(recorded);
+        self.outputs.extend(lost.map(|creation| Answer::CreateGroup(creation.reply, Err(CreateGroupError::WalFailed))));
     }
 
     /// Answers a shutdown once everybody has an answer: proposals under way are finished or expire. Batches for the
@@ -213,7 +206,7 @@ impl Core {
     fn end_shutdown(&mut self) {
         let finished = || self.creating.is_empty() && self.groups.iter().all(|group| group.next_expiry().is_none());
         if self.phase == Phase::Failed || (self.phase == Phase::Stopping && finished()) {
-            self.outputs.extend(self.shutdowns.drain(..).map(|reply| Output::Answer(Answer::Shutdown(reply))));
+            self.outputs.extend(self.shutdowns.drain(..).map(Answer::Shutdown));
         }
     }
 
@@ -229,7 +222,7 @@ impl Core {
     /// A peer's node can't be reached: what was sent to it may be lost.
     pub(super) fn handle_unreachable(&mut self, node: NodeId) {
         for GroupSlot { raft, configuration, .. } in &mut self.groups {
-            if let Some(member) = configuration.voters().iter().find(|m| m.node == node) {
+            if let Some(member) = configuration.member_on(node) {
                 raft.handle_unreachable(member.replica);
             }
         }

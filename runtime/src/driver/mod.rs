@@ -1,10 +1,9 @@
 //! The driver: one thread a core that moves bytes, completions and wake-ups between the kernel and the synchronous
 //! [`Core`](crate::core::Core), and decides nothing.
 //!
-//! It owns the core's executor, its sockets and its log's ring, each on the core's own thread. Its caller is the node.
-//! The rules of the executor that shape it: a source that waits has a task of its own and is never polled beside
-//! something busier; tasks end by a flag, never by being dropped; the executor looks at its rings only when no task
-//! wants to run, so the loop sleeps after every turn instead of turning again.
+//! It owns the core's executor, the ring it sleeps on, its sockets and its log's device, each on the core's own thread.
+//! Its caller is the node. The loop sleeps on the core's ring, and the whole thread with it; the executor runs besides
+//! only while connections are dialled, in tasks that end by a flag and are never dropped.
 
 mod bell;
 pub mod clock;
@@ -145,11 +144,11 @@ pub enum StartError {
     /// The thread can't be started.
     #[error("can't start a thread: {0}")]
     Thread(io::Error),
-    /// An eventfd or a timerfd can't be had.
-    #[error("can't make an eventfd or timerfd: {0}")]
+    /// An eventfd can't be had.
+    #[error("can't make an eventfd: {0}")]
     Bell(io::Error),
-    /// The log's ring can't be had.
-    #[error("can't set up the log's io_uring: {0}")]
+    /// A ring, the log's or the one the core sleeps on, can't be had.
+    #[error("can't set up io_uring: {0}")]
     Ring(io::Error),
     /// The executor can't be had.
     #[error("can't set up the executor: {0}")]
@@ -177,17 +176,9 @@ pub enum CoreLost {
     /// Its thread panicked outside of any task: a defect, or the kernel refused io_uring.
     #[error("a core's thread panicked")]
     ThreadPanicked,
-    /// The kernel takes no operations for its log any more.
-    #[error("core {} is lost: its log's io_uring failed: {error}", core.0)]
+    /// The kernel takes no operations of its log or its connections any more.
+    #[error("core {} is lost: io_uring failed: {error}", core.0)]
     Ring {
-        /// The core.
-        core: CoreId,
-        /// What the system said.
-        error: io::Error,
-    },
-    /// It can't hear commands or completions any more.
-    #[error("core {} is lost: reading its eventfd or timerfd failed: {error}", core.0)]
-    Deaf {
         /// The core.
         core: CoreId,
         /// What the system said.

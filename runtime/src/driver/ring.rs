@@ -2,8 +2,8 @@
 //! connection. One system call both submits what is new and sleeps until something is there.
 //!
 //! The executor could wait for all of this too, but sleeping costs it a dozen system calls and an interrupt of every
-//! other core of the process; a core sleeps several times for each proposal that comes alone. This file
-//! owns the memory that the kernel reads into and writes from.
+//! other core of the process; a core sleeps several times for each proposal that comes alone. This file owns the
+//! memory that the kernel reads into and writes from.
 
 use io_uring::types::{CancelBuilder, Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
@@ -305,9 +305,7 @@ impl Ring {
         }
         self.in_flight == 0
     }
-}
 
-impl Ring {
     /// Ends all connections and listens no more. Nothing is told after this.
     pub(super) fn end(&mut self) {
         self.listener = None;

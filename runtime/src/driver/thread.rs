@@ -24,8 +24,7 @@ const EXECUTOR_IO_BYTES: usize = 64 * 1024;
 
 /// After this the executor would interrupt its tasks to look at its rings: never, practically. Should that timer fire
 /// before the first task of a round has run (the thread was off its CPU for a while), the executor takes the round for
-/// idle and sleeps with tasks that want to run. All tasks of a core are short and let it sleep often, so it needs no
-/// timer.
+/// idle and sleeps with tasks that want to run. The loop lets the executor look by itself while it has something to do.
 const PREEMPTION: Duration = Duration::from_secs(3600);
 
 /// What the tasks of a core may take to end.

@@ -46,7 +46,7 @@ fn turn(shared: &Rc<Shared>) -> io::Result<Duration> {
     let now = clock::now();
     let mut core = shared.core.borrow_mut();
     gather(shared, &mut core, now)?;
-    core.end_turn(now);
+    core.end_turn();
     carry_out(shared, &mut core, now)?;
     if shared.end_by.get().is_some_and(|end| end <= now) {
         tracing::warn!(core = shared.id.0, "the core did not finish in time and is ended");

@@ -170,7 +170,7 @@ impl Rig {
     /// Turns until nothing more happens.
     pub(crate) fn settle(&mut self) {
         loop {
-            self.core.end_turn(self.now);
+            self.core.end_turn();
             let mut quiet = true;
             while let Some(output) = self.core.poll_output() {
                 quiet = false;

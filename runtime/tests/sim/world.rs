@@ -195,9 +195,8 @@ impl World {
 
     fn turn(&mut self, node: usize) -> Result<(), String> {
         self.nodes[node].turn_due = false;
-        let now = self.now;
         let Some(core) = &mut self.nodes[node].core else { return Ok(()) };
-        core.end_turn(now);
+        core.end_turn();
         // What was committed is looked at before anybody is told.
         for raft in core.replicas() {
             self.checks.observe(node, raft)?;
