@@ -1,5 +1,5 @@
 //! What `raftyard bench` says where the system gives it too little: one clear line and a non-zero exit, rather than a
-//! panic of the executor. What a node refuses by itself is in `refusals.rs`.
+//! panic of the executor. What a node refuses by itself is in `refused/`.
 
 use std::os::unix::process::CommandExt;
 use std::process::Command;

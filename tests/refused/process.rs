@@ -1,41 +1,18 @@
 //! Every refusal of a node's start as whoever runs one sees it: a process that ends with one line on standard error and a
-//! non-zero exit code. What the kernel refuses is in `refused_by_system.rs`, flags are in `bench.rs`.
+//! non-zero exit code. What the kernel refuses is in `tests/refused_by_system.rs`, flags are in `bench.rs`.
 //!
 //! The node process is this very test program, started again with [`ENVIRONMENT`] set.
 
-use raftyard::{
-    Commands, Configuration, GroupConfig, GroupId, Member, Node, NodeConfig, NodeId, OpenError, ReplicaId, Responses,
-    StateMachine,
-};
+use crate::{config, open, temp_dir};
+use raftyard::{Configuration, GroupConfig, GroupId, Member, NodeConfig, NodeId, ReplicaId};
 use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use tempfile::TempDir;
 
 /// Set for a node process: `NODE;CLUSTER;CORES;PIN;LISTEN;DIRECTORY`.
 const ENVIRONMENT: &str = "RAFTYARD_REFUSED_NODE";
-
-struct Nothing;
-
-impl StateMachine for Nothing {
-    fn apply(&mut self, commands: Commands<'_>, responses: &mut Responses) {
-        commands.for_each(|_| responses.push(Vec::new().into()));
-    }
-}
-
-fn open(config: NodeConfig) -> Result<Node, OpenError> {
-    Node::open(config.with_segment_bytes(256 << 10), |_: GroupId| Nothing)
-}
-
-fn config(dir: &Path) -> NodeConfig {
-    NodeConfig { node: NodeId(1), data_dir: dir.to_owned(), pin: false, ..NodeConfig::default() }
-}
-
-fn temp_dir() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the target's filesystem")
-}
 
 /// Not a test: the node of the processes that the tests start. Run as a test by itself it does nothing.
 #[test]
@@ -67,7 +44,7 @@ fn node_process() {
 fn start(config: &NodeConfig) -> Result<(), String> {
     let NodeConfig { node, cluster, cores, pin, listen, data_dir, .. } = config;
     let output = Command::new(std::env::current_exe().expect("this program"))
-        .args(["node_process", "--exact", "--nocapture"])
+        .args(["process::node_process", "--exact", "--nocapture"])
         .env(ENVIRONMENT, format!("{node};{cluster};{cores};{pin};{listen};{}", data_dir.display()))
         .output()
         .expect("this program starts");

@@ -1,30 +1,9 @@
 //! What a node refuses at its start, and in which words.
 
-use raftyard::{
-    Commands, ConfigError, GroupId, Node, NodeConfig, NodeId, OpenError, PreflightError, Responses, StartError,
-    StateMachine,
-};
+use crate::{config, open, temp_dir};
+use raftyard::{ConfigError, NodeConfig, NodeId, OpenError, PreflightError, StartError};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use tempfile::TempDir;
-
-struct Nothing;
-
-impl StateMachine for Nothing {
-    fn apply(&mut self, _: Commands<'_>, _: &mut Responses) {}
-}
-
-fn open(config: NodeConfig) -> Result<Node, OpenError> {
-    Node::open(config.with_segment_bytes(256 << 10), |_: GroupId| Nothing)
-}
-
-fn config(dir: &Path) -> NodeConfig {
-    NodeConfig { node: NodeId(1), data_dir: dir.to_owned(), pin: false, ..NodeConfig::default() }
-}
-
-fn temp_dir() -> TempDir {
-    tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the target's filesystem")
-}
 
 #[test]
 fn a_directory_in_use() {
