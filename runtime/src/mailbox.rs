@@ -95,18 +95,6 @@ impl Mailbox {
         answer
     }
 
-    /// Mails that wait. Another thread may change it at once.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.queue.len()
-    }
-
-    /// Whether no mail waits. Another thread may change it at once.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Core: I look at the queue now; nobody needs to wake me.
     pub fn stay_awake(&self) {
         if self.asleep.load(Ordering::Relaxed) {
