@@ -1,9 +1,10 @@
 //! Which messages may be acted on. A peer's bytes are hostile until they have passed here: this file changes nothing
 //! and must never panic; the rules behind it rely on what it promises.
 
-use crate::message::{Body, Message};
-use crate::raft::{Raft, State};
-use crate::types::{GroupId, LogIndex, LogPosition, ReplicaId, Term};
+use crate::codec::ConfigurationEntry;
+use crate::message::{Body, Message, Sender};
+use crate::raft::{NOBODY, Raft, State};
+use crate::types::{Entry, EntryKind, GroupId, LogIndex, LogPosition, NodeId, ReplicaId, Term};
 
 /// Why a message was refused. No correct replica of the group sends such a message to this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,9 +15,17 @@ pub enum MessageError {
     /// It is for another replica.
     #[error("a message for replica {0}")]
     WrongReplica(ReplicaId),
-    /// Its sender is no other voter of this group.
+    /// Its sender can't be: this replica itself, or nobody.
     #[error("a message from replica {0}, which is no peer of this replica")]
-    UnknownSender(ReplicaId),
+    NoPeer(ReplicaId),
+    /// It came from another node than the one that holds its sender.
+    #[error("a message from replica {replica} came from node {node}, which doesn't hold it")]
+    WrongNode {
+        /// The sender.
+        replica: ReplicaId,
+        /// Where it came from.
+        node: NodeId,
+    },
     /// A term or an index is zero where it can't be, or out of range.
     #[error("a term or an index of the message is out of range")]
     OutOfRange,
@@ -36,6 +45,9 @@ pub enum MessageError {
         /// Its term.
         term: Term,
     },
+    /// An entry should hold a configuration and doesn't.
+    #[error("entry {0} of an append holds no configuration that this version knows")]
+    NoConfiguration(LogIndex),
     /// It contradicts what is committed here.
     #[error("an append contradicts what is committed up to {commit} at index {index}")]
     ContradictsCommitted {
@@ -63,41 +75,54 @@ pub enum MessageError {
 }
 
 impl Raft {
-    /// Says which voter sent it. After this: terms and indexes can be added to without overflow; an append is
-    /// contiguous and its terms in order; and, if its term is not behind, it is from the only leader of its term and
-    /// doesn't contradict what is committed.
-    pub(crate) fn check(&self, message: &Message<'_>) -> Result<usize, MessageError> {
+    /// After this: terms and indexes can be added to without overflow; an append is contiguous, its terms in order and
+    /// its configurations readable; what answers this leader speaks of what it has said; and, if its term is not behind,
+    /// it is from the only leader of its term and doesn't contradict what is committed. A sender that this replica
+    /// doesn't know may be one that was added or removed without its knowledge.
+    pub(crate) fn check(&self, from: Sender, message: &Message<'_>) -> Result<(), MessageError> {
         if message.group != self.group {
             return Err(MessageError::WrongGroup(message.group));
         }
         if message.to != self.replica {
             return Err(MessageError::WrongReplica(message.to));
         }
-        let seat = self.configuration.voter_index(message.from).filter(|seat| *seat != usize::from(self.seat));
-        let seat = seat.ok_or(MessageError::UnknownSender(message.from))?;
+        if message.from == self.replica || message.from.0 == 0 || from.node.0 == 0 {
+            return Err(MessageError::NoPeer(message.from));
+        }
+        if self.configuration.node_of(message.from).is_some_and(|node| node != from.node) {
+            return Err(MessageError::WrongNode { replica: message.from, node: from.node });
+        }
         if message.term == Term(0) || message.term > Term::MAX {
             // A pre-vote is refused by replicas that were never in a term.
             if !matches!(message.body, Body::PreVoteAnswer { granted: false }) || message.term > Term::MAX {
                 return Err(MessageError::OutOfRange);
             }
         }
-        self.check_body(message)?;
-        Ok(seat)
+        self.check_body(message)
     }
 
     fn check_body(&self, message: &Message<'_>) -> Result<(), MessageError> {
         match message.body {
-            Body::PreVote { last } | Body::Vote { last } => check_position(last, message.term),
-            Body::PreVoteAnswer { .. } | Body::VoteAnswer { .. } | Body::HeartbeatAnswer => Ok(()),
+            Body::PreVote { last, .. } | Body::Vote { last, .. } => check_position(last, message.term),
+            Body::PreVoteAnswer { .. } | Body::VoteAnswer { .. } | Body::ReadRequest { .. } => Ok(()),
+            Body::NotMember { index } => check_index(index),
             Body::Append { .. } => self.check_append(message),
-            Body::Heartbeat { commit } => {
+            Body::Heartbeat { commit, .. } => {
                 self.check_leader(message)?;
                 // A leader tells a follower at most what it knows it to hold.
-                if message.term >= self.hard.term { self.check_in_log(commit) } else { check_index(commit) }
+                if message.term >= self.term { self.check_in_log(commit) } else { check_index(commit) }
             }
+            Body::TimeoutNow { last } => {
+                self.check_leader(message)?;
+                check_index(last)
+            }
+            Body::Snapshot { .. } => self.check_snapshot(message),
             Body::AppendAccepted { matched } => {
-                let answers_me = message.term == self.hard.term && matches!(self.state, State::Leader(_));
-                if answers_me { self.check_in_log(matched) } else { check_index(matched) }
+                if self.is_answered_by(message) {
+                    self.check_in_log(matched)
+                } else {
+                    check_index(matched)
+                }
             }
             Body::AppendRejected { rejected, last, hint } => {
                 check_index(rejected)?;
@@ -105,6 +130,14 @@ impl Raft {
                 check_position(hint, message.term)?;
                 if hint.index > rejected || hint.index > last { Err(MessageError::OutOfRange) } else { Ok(()) }
             }
+            Body::HeartbeatAnswer { sent } => match &self.state {
+                // Nobody can have heard what was not said yet.
+                State::Leader(leadership) if self.is_answered_by(message) && sent > leadership.round => {
+                    Err(MessageError::OutOfRange)
+                }
+                _ => Ok(()),
+            },
+            Body::ReadAnswer { index, .. } => index.map_or(Ok(()), check_index),
         }
     }
 
@@ -113,20 +146,13 @@ impl Raft {
         check_position(previous, message.term)?;
         check_index(commit)?;
         self.check_leader(message)?;
-        let stale = message.term < self.hard.term;
+        let stale = message.term < self.term;
         if !stale {
             self.check_committed(previous)?;
         }
         let mut before = previous;
         for entry in entries.0.iter().chain(entries.1) {
-            let expected = before.index.next();
-            if entry.index != expected {
-                return Err(MessageError::NotContiguous { expected, found: entry.index });
-            }
-            check_index(entry.index)?;
-            if entry.term == Term(0) || entry.term < before.term || entry.term > message.term {
-                return Err(MessageError::TermOutOfOrder { index: entry.index, term: entry.term });
-            }
+            check_entry(entry, before, message.term)?;
             if !stale {
                 self.check_committed(entry.position())?;
             }
@@ -135,9 +161,21 @@ impl Raft {
         Ok(())
     }
 
-    /// Every leader has all that is committed (Raft paper, section 5.4.3), so it never contradicts it.
+    fn check_snapshot(&self, message: &Message<'_>) -> Result<(), MessageError> {
+        let Body::Snapshot { last, configuration, configuration_index } = message.body else { return Ok(()) };
+        check_position(last, message.term)?;
+        self.check_leader(message)?;
+        if last.index == LogIndex(0) || configuration_index > last.index || configuration.is_empty() {
+            return Err(MessageError::OutOfRange);
+        }
+        if message.term < self.term { Ok(()) } else { self.check_committed(last) }
+    }
+
+    /// Every leader has all that is committed (Raft paper, section 5.4.3), so it never contradicts it. What was compacted
+    /// can't be compared any more.
     fn check_committed(&self, position: LogPosition) -> Result<(), MessageError> {
-        if position.index > self.commit || self.log.contains(position) {
+        let comparable = position.index <= self.commit && position.index >= self.log.base().index;
+        if !comparable || self.log.contains(position) {
             return Ok(());
         }
         Err(MessageError::ContradictsCommitted { index: position.index, commit: self.commit })
@@ -146,14 +184,34 @@ impl Raft {
     /// A term has at most one leader (Raft paper, section 5.2, election safety).
     fn check_leader(&self, message: &Message<'_>) -> Result<(), MessageError> {
         let (from, term) = (message.from, message.term);
-        let another = matches!(self.state, State::Leader(_)) || self.leader.is_some_and(|leader| leader != from);
-        if term == self.hard.term && another { Err(MessageError::SecondLeader { from, term }) } else { Ok(()) }
+        let follows_another = self.leader != NOBODY && self.leader.replica != from;
+        let another = matches!(self.state, State::Leader(_)) || follows_another;
+        if term == self.term && another { Err(MessageError::SecondLeader { from, term }) } else { Ok(()) }
+    }
+
+    fn is_answered_by(&self, message: &Message<'_>) -> bool {
+        message.term == self.term && matches!(self.state, State::Leader(_))
     }
 
     fn check_in_log(&self, index: LogIndex) -> Result<(), MessageError> {
         let last = self.log.last_index();
         if index > last { Err(MessageError::BeyondLog { index, last }) } else { Ok(()) }
     }
+}
+
+fn check_entry(entry: &Entry, before: LogPosition, term: Term) -> Result<(), MessageError> {
+    let expected = before.index.next();
+    if entry.index != expected {
+        return Err(MessageError::NotContiguous { expected, found: entry.index });
+    }
+    check_index(entry.index)?;
+    if entry.term == Term(0) || entry.term < before.term || entry.term > term {
+        return Err(MessageError::TermOutOfOrder { index: entry.index, term: entry.term });
+    }
+    if entry.kind == EntryKind::Configuration && ConfigurationEntry::decode(&entry.data).is_err() {
+        return Err(MessageError::NoConfiguration(entry.index));
+    }
+    Ok(())
 }
 
 fn check_index(index: LogIndex) -> Result<(), MessageError> {

@@ -1,35 +1,70 @@
 //! Elections: pre-votes, votes, and the ways into and out of a term.
 //!
-//! Owns term, vote and deadline. It must never count a vote of this replica that is not durable, and never let a
-//! pre-vote change anything.
+//! Owns term, vote and deadline. It must never count a vote of this replica that is not durable, never let a pre-vote
+//! change anything, and never help to elect anybody while a promise to a leader stands.
 
 use crate::leader::Leadership;
 use crate::output::Answer;
-use crate::raft::{Raft, State};
-use crate::types::{Entry, EntryKind, HardState, Instant, LogPosition, ReplicaId, Term};
+use crate::raft::{NOBODY, Raft, State};
+use crate::types::{Entry, EntryKind, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
 use alloc::boxed::Box;
 use bytes::Bytes;
 
+/// Why a replica doesn't campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CampaignError {
+    /// It leads.
+    #[error("this replica leads")]
+    Leads,
+    /// It has no vote, so it can't lead.
+    #[error("this replica has no vote in its group")]
+    NotVoter,
+    /// It promised its leader, or may have before it was started, not to.
+    #[error("this replica promised a leader not to campaign yet")]
+    Promised {
+        /// Until when.
+        until: Instant,
+    },
+    /// There is no later term.
+    #[error("there is no later term")]
+    LastTerm,
+}
+
 impl Raft {
     /// Starts a pre-vote now: asks whether it could win an election, before it disturbs anybody with a new term (Raft
-    /// thesis, section 9.6). Nothing for a leader.
-    pub fn campaign(&mut self, now: Instant) {
+    /// thesis, section 9.6).
+    ///
+    /// # Errors
+    /// If it leads or can't, or if it promised a leader not to: a leader that was heard is not disturbed.
+    pub fn campaign(&mut self, now: Instant) -> Result<(), CampaignError> {
         if matches!(self.state, State::Leader(_)) {
-            return;
+            return Err(CampaignError::Leads);
+        }
+        if !self.configuration.is_voter(self.replica) {
+            return Err(CampaignError::NotVoter);
+        }
+        if now < self.promise {
+            return Err(CampaignError::Promised { until: self.promise });
         }
         self.reset_deadline(now);
-        if self.hard.term == Term::MAX {
-            return;
+        if self.term == Term::MAX {
+            return Err(CampaignError::LastTerm);
         }
         self.state = State::PreCandidate;
-        self.leader = None;
-        self.forget_answers();
+        self.forget_leader();
         self.ask_everybody();
         // A pre-vote promises nothing, so one's own needs no disk.
-        self.granted = 1 << self.seat;
-        if self.has_quorum() {
-            self.become_candidate(now);
+        self.granted = self.own_bit();
+        if self.configuration.is_quorum(self.granted) {
+            self.become_candidate(now, false);
         }
+        Ok(())
+    }
+
+    /// Of two replicas with equal logs the one with the higher priority should lead: it refuses the other its pre-vote
+    /// and campaigns itself. Zero at the start, and not kept over a restart.
+    pub fn set_priority(&mut self, priority: u8) {
+        self.priority = priority;
     }
 
     /// Stops leading or campaigning, in the same term and without a message: for a node whose log failed, so that its
@@ -37,117 +72,193 @@ impl Raft {
     pub fn step_down(&mut self, now: Instant) {
         if !matches!(self.state, State::Follower) {
             if matches!(self.state, State::Leader(_)) {
-                self.leader = None;
+                self.forget_leader();
             }
             self.become_follower(now);
         }
     }
 
     /// Would this replica vote so? It says so and changes nothing (Raft thesis, section 9.6): not its term, not its
-    /// vote, not its deadline. As long as it hears a leader it says no, so that a replica that was cut off can't
-    /// disturb a group that works.
-    pub(crate) fn handle_pre_vote(&mut self, now: Instant, seat: usize, term: Term, last: LogPosition) {
-        let heard = self.leader.is_some() && now.since(self.heard) < self.settings.election_timeout_min;
+    /// vote. While it hears a leader it says no, so that a replica that was cut off can't disturb a group that works;
+    /// one that was removed is told so.
+    pub(crate) fn handle_pre_vote(&mut self, now: Instant, peer: Member, term: Term, last: LogPosition, priority: u8) {
+        let (committed, index) = self.committed_configuration();
+        let knows = |c: &crate::Configuration| c.seat(peer.replica).is_some();
+        if index.0 > 0 && !knows(committed) && !knows(&self.configuration) {
+            return self.owe(Answer::NotMember { to: peer, index });
+        }
         let leads = matches!(self.state, State::Leader(_));
-        let could = term > self.hard.term || (term == self.hard.term && self.may_vote_for(self.voter(seat)));
-        let granted = could && !heard && !leads && last.at_least_as_new_as(self.log.last());
-        let term = if granted { term } else { self.hard.term };
-        self.owe(Answer::PreVote { seat, granted, term });
+        let could = term > self.term || (term == self.term && self.may_vote_for(peer.replica));
+        let mut granted = could && now >= self.promise && !leads && last.at_least_as_new_as(self.log.last());
+        if granted && self.is_rather_leader(last, priority) {
+            granted = false;
+            // Whoever refuses for being the better one has to stand up.
+            self.deadline = self.deadline.min(now);
+        }
+        let term = if granted { term } else { self.term };
+        self.owe(Answer::PreVote { to: peer, granted, term });
     }
 
-    pub(crate) fn handle_pre_vote_granted(&mut self, now: Instant, seat: usize, term: Term) {
+    pub(crate) fn handle_pre_vote_granted(&mut self, now: Instant, peer: Member, term: Term) {
         // An answer to an older question says nothing about this one.
-        if matches!(self.state, State::PreCandidate) && term == self.hard.term.next() {
-            self.granted |= 1 << seat;
-            if self.has_quorum() {
-                self.become_candidate(now);
+        if matches!(self.state, State::PreCandidate) && term == self.term.next() {
+            self.granted |= self.bit(peer.replica);
+            if self.configuration.is_quorum(self.granted) {
+                self.become_candidate(now, false);
             }
+        }
+    }
+
+    /// This replica was removed from the group and missed it: it stays quiet, until a leader speaks to it after all.
+    /// Only a later configuration than its own can know.
+    pub(crate) fn handle_not_member(&mut self, index: LogIndex) {
+        let leads = matches!(self.state, State::Leader(_));
+        if index > self.configuration_index && self.leader == NOBODY && !leads {
+            self.flags.quiet = true;
+            self.state = State::Follower;
+            self.requests = 0;
+            self.granted = 0;
+            self.deadline = Instant::NEVER;
         }
     }
 
     /// One vote a term, first come first served, and only for a log that has all this one may have helped to commit
-    /// (Raft paper, sections 5.2 and 5.4.1). The answer leaves when the vote is durable.
-    pub(crate) fn handle_vote(&mut self, now: Instant, seat: usize, last: LogPosition) {
-        let candidate = self.voter(seat);
-        let granted = self.may_vote_for(candidate) && last.at_least_as_new_as(self.log.last());
+    /// (Raft paper, sections 5.2 and 5.4.1). The answer leaves when the vote is durable. A promise to a leader stands
+    /// against it, unless that leader itself asked for the election.
+    pub(crate) fn handle_vote(&mut self, now: Instant, peer: Member, last: LogPosition, transfer: bool) {
+        let free = transfer || now >= self.promise;
+        let granted = free && self.may_vote_for(peer.replica) && last.at_least_as_new_as(self.log.last());
         if granted {
-            if self.hard.vote.is_none() {
-                self.hard.vote = Some(candidate);
-                self.hard_changed = true;
+            if self.vote != peer.replica {
+                self.vote = peer.replica;
+                self.flags.hard_changed = true;
             }
             // Only a granted vote buys the candidate time (Raft paper, section 5.2), so a hopeless one delays nobody.
             self.reset_deadline(now);
         }
-        self.owe(Answer::Vote { seat, granted });
+        self.owe(Answer::Vote { to: peer, granted });
+    }
+
+    /// The leader of this term wants this replica to take over.
+    pub(crate) fn handle_timeout_now(&mut self, now: Instant, peer: Member, last: LogIndex) {
+        let votes = self.configuration.is_voter(self.replica);
+        let follows = matches!(self.state, State::Follower) && self.leader.replica == peer.replica;
+        if votes && follows && self.log.last_index() >= last && self.term < Term::MAX {
+            self.become_candidate(now, true);
+        }
     }
 
     /// Counts a vote for this candidate; its own is counted when it is durable.
-    pub(crate) fn count_vote(&mut self, seat: usize) {
-        self.granted |= 1 << seat;
-        let own_is_durable = self.granted & (1 << self.seat) != 0;
-        if own_is_durable && self.has_quorum() {
+    pub(crate) fn count_vote(&mut self, voter: ReplicaId) {
+        self.granted |= self.bit(voter);
+        if self.granted & self.own_bit() != 0 && self.configuration.is_quorum(self.granted) {
             self.become_leader();
         }
     }
 
+    /// This candidate's own vote is durable.
+    pub(crate) fn count_own_vote(&mut self) {
+        if self.rare.as_ref().is_some_and(|rare| rare.forced.is_some()) {
+            return self.become_leader();
+        }
+        self.count_vote(self.replica);
+    }
+
     /// Moves to a later term, in which this replica has not voted. What it owed in the old one nobody waits for.
     pub(crate) fn enter_term(&mut self, term: Term) {
-        assert!(term > self.hard.term, "terms never go back");
-        self.hard = HardState { term, vote: None };
-        self.hard_changed = true;
-        self.leader = None;
-        self.forget_answers();
+        assert!(term > self.term, "terms never go back");
+        self.term = term;
+        self.vote = ReplicaId(0);
+        self.flags.hard_changed = true;
+        self.forget_leader();
     }
 
     /// Follows. A deadline that runs goes on: only a leader or a vote given puts it off.
     pub(crate) fn become_follower(&mut self, now: Instant) {
+        let led = matches!(self.state, State::Leader(_));
         self.state = State::Follower;
         self.requests = 0;
         self.granted = 0;
-        if self.deadline.is_none() {
+        self.flags.transfer = false;
+        if let Some(rare) = &mut self.rare {
+            (rare.transfer, rare.forced) = (None, None);
+            rare.asked.clear();
+            self.tidy();
+        }
+        if led || self.deadline == Instant::NEVER {
             self.reset_deadline(now);
         }
     }
 
-    /// Somewhere between the minimum and the maximum from now, so that votes seldom split (Raft paper, section 5.2).
+    /// Somewhere between the minimum and the maximum from now, so that votes seldom split (Raft paper, section 5.2), and
+    /// not before a promise ends. Who can't lead has none.
     pub(crate) fn reset_deadline(&mut self, now: Instant) {
-        let timeout = self.random.between(self.settings.election_timeout_min, self.settings.election_timeout_max);
-        self.deadline = Some(now.after(timeout));
+        if self.flags.quiet || !self.configuration.is_voter(self.replica) {
+            self.deadline = Instant::NEVER;
+            return;
+        }
+        let (min, max) = (self.settings.election_timeout_min, self.settings.election_timeout_max);
+        let timeout = self.random.between(min, max);
+        let after_promise = self.promise.after(timeout.saturating_sub(min));
+        self.deadline = now.after(timeout).max(after_promise);
     }
 
-    /// The leader of this term speaks. Whoever campaigns in it gives up (Raft paper, section 5.2).
-    pub(crate) fn hear_leader(&mut self, now: Instant, leader: ReplicaId) {
+    /// The leader of this term speaks. Whoever campaigns in it gives up (Raft paper, section 5.2), and promises it time.
+    pub(crate) fn hear_leader(&mut self, now: Instant, leader: Member) {
         assert!(!matches!(self.state, State::Leader(_)), "a term has one leader");
         self.become_follower(now);
-        self.leader = Some(leader);
-        self.heard = now;
+        self.leader = leader;
+        self.flags.quiet = false;
+        self.flags.sits_out = false;
+        self.promise = self.promise.max(now.after(self.settings.election_timeout_min));
         self.reset_deadline(now);
     }
 
-    pub(crate) fn voter(&self, seat: usize) -> ReplicaId {
-        self.configuration.voters()[seat].replica
-    }
-
-    fn may_vote_for(&self, candidate: ReplicaId) -> bool {
-        match self.hard.vote {
-            Some(voted) => voted == candidate,
-            None => self.leader.is_none(),
+    /// No leader is known any more, and nobody waits for what was owed to the last one.
+    pub(crate) fn forget_leader(&mut self) {
+        self.leader = NOBODY;
+        self.flags.accepted_owed = false;
+        self.flags.heartbeat_owed = false;
+        self.accepted = LogIndex(0);
+        if let Some(rare) = &mut self.rare {
+            rare.answers = alloc::vec::Vec::new();
+            rare.asking = None;
+            self.tidy();
         }
     }
 
-    fn has_quorum(&self) -> bool {
-        self.granted.count_ones() as usize >= self.configuration.quorum()
+    /// The bit of a member; none of a stranger.
+    pub(crate) fn bit(&self, replica: ReplicaId) -> u32 {
+        self.configuration.seat(replica).map_or(0, |seat| 1 << seat)
+    }
+
+    pub(crate) fn own_bit(&self) -> u32 {
+        self.seat.map_or(0, |seat| 1 << seat)
+    }
+
+    fn may_vote_for(&self, candidate: ReplicaId) -> bool {
+        match self.vote {
+            ReplicaId(0) => self.leader == NOBODY,
+            voted => voted == candidate,
+        }
+    }
+
+    /// Whether this replica, with a log as good as that of the candidate, ought to lead in its stead.
+    fn is_rather_leader(&self, last: LogPosition, priority: u8) -> bool {
+        let able = matches!(self.state, State::Follower) && self.deadline != Instant::NEVER && !self.flags.sits_out;
+        able && self.priority > priority && last == self.log.last()
     }
 
     fn ask_everybody(&mut self) {
-        let everybody = u32::MAX >> (u32::BITS as usize - self.configuration.voters().len());
-        self.requests = everybody & !(1 << self.seat);
+        let configuration = &self.configuration;
+        self.requests = (configuration.voters | configuration.outgoing) & !self.own_bit();
     }
 
-    fn become_candidate(&mut self, now: Instant) {
-        self.enter_term(self.hard.term.next());
-        self.hard.vote = Some(self.replica);
+    pub(crate) fn become_candidate(&mut self, now: Instant, transfer: bool) {
+        self.enter_term(self.term.next());
+        self.vote = self.replica;
         self.state = State::Candidate;
+        self.flags.transfer = transfer;
         self.granted = 0;
         self.ask_everybody();
         self.reset_deadline(now);
@@ -156,13 +267,18 @@ impl Raft {
     fn become_leader(&mut self) {
         let uncommitted = self.log.bytes_between(self.commit, self.log.last_index());
         let next = self.log.last_index().next();
-        let peers = self.configuration.voters().len() - 1;
+        let peers = self.configuration.members().len() - usize::from(self.seat.is_some());
         self.state = State::Leader(Box::new(Leadership::new(peers, next, uncommitted)));
-        self.leader = Some(self.replica);
-        self.deadline = None;
+        self.leader = Member { replica: self.replica, node: self.own_node() };
+        // The candidate's deadline runs on: it is the first at which it has to be heard.
         self.requests = 0;
         self.granted = 0;
+        self.flags.transfer = false;
+        if let Some(forced) = self.rare.as_mut().and_then(|rare| rare.forced.take()) {
+            self.tidy();
+            return self.append_configuration(forced, Bytes::new(), true);
+        }
         // Entries of earlier terms are committed only by one of this term on top (Raft paper, sections 5.4.2 and 8).
-        self.append_as_leader(Entry { term: self.hard.term, index: next, kind: EntryKind::Empty, data: Bytes::new() });
+        self.append_as_leader(Entry { term: self.term, index: next, kind: EntryKind::Empty, data: Bytes::new() });
     }
 }

@@ -6,43 +6,72 @@
 use crate::message::{Body, Entries};
 use crate::output::Answer;
 use crate::raft::Raft;
-use crate::types::{LogIndex, LogPosition};
+use crate::types::{EntryKind, Instant, LogIndex, LogPosition, Member};
 
 impl Raft {
     /// Takes entries if the log has what is before them, and says where the logs can agree if not (Raft paper, section
     /// 5.3). `check` has made sure that nothing committed is contradicted.
-    pub(crate) fn handle_append(&mut self, seat: usize, previous: LogPosition, commit: LogIndex, entries: Entries<'_>) {
+    pub(crate) fn handle_append(
+        &mut self,
+        now: Instant,
+        peer: Member,
+        previous: LogPosition,
+        commit: LogIndex,
+        entries: Entries<'_>,
+    ) {
+        if previous.index < self.log.base().index {
+            // What is below the base is committed, so the leader has it too (Raft paper, section 5.4.3).
+            return self.owe_accepted(self.commit);
+        }
         if !self.log.contains(previous) {
-            let answer = self.rejection(seat, previous);
+            let answer = self.rejection(peer, previous);
             return self.owe(answer);
         }
         let count = (entries.0.len() + entries.1.len()) as u64;
         let matched = LogIndex(previous.index.0 + count);
+        let members = self.configuration_index;
         self.take(entries);
-        self.owe_accepted(seat, matched);
+        if self.configuration_index != members {
+            // It may have got a vote, or lost it.
+            self.reset_deadline(now);
+        }
+        self.owe_accepted(matched);
         // Beyond what this append verified the log may still differ from the leader's (Raft paper, figure 2).
         self.commit_to(commit.min(matched));
     }
 
     /// The leader says what is committed, at most what it knows this replica to hold.
-    pub(crate) fn handle_heartbeat(&mut self, commit: LogIndex) {
-        self.heartbeat_owed = true;
+    pub(crate) fn handle_heartbeat(&mut self, commit: LogIndex, sent: Instant) {
+        // Of several the last is answered: it says more than those before it.
+        let later = if self.flags.heartbeat_owed { self.heartbeat.max(sent) } else { sent };
+        self.heartbeat = later;
+        self.flags.heartbeat_owed = true;
         self.commit_to(commit);
+        self.ask_again();
     }
 
     /// A message of an earlier term: whoever leads or campaigns in it learns of this one. A replica that was cut off
     /// with a higher term would otherwise never be heard: it refuses the leader, and its pre-votes are refused.
-    pub(crate) fn answer_stale(&mut self, seat: usize, body: &Body<'_>) {
+    pub(crate) fn answer_stale(&mut self, peer: Member, body: &Body<'_>) {
         match *body {
-            Body::Vote { .. } => self.owe(Answer::Vote { seat, granted: false }),
+            Body::Vote { .. } => self.owe(Answer::Vote { to: peer, granted: false }),
             Body::Append { previous, .. } => {
-                let answer = self.rejection(seat, previous);
+                let answer = self.rejection(peer, previous);
                 self.owe(answer);
             }
-            Body::Heartbeat { .. } => self.owe(Answer::Heartbeat { seat }),
+            Body::Snapshot { last, .. } => {
+                let answer = self.rejection(peer, last);
+                self.owe(answer);
+            }
+            Body::Heartbeat { sent, .. } => self.owe(Answer::Heartbeat { to: peer, sent }),
             // Late answers to questions nobody asks any more.
             _ => {}
         }
+    }
+
+    pub(crate) fn commit_to(&mut self, index: LogIndex) {
+        assert!(index <= self.log.last_index(), "only what is in the log is committed");
+        self.commit = self.commit.max(index);
     }
 
     /// Appends what is new. Removes only from the first entry that contradicts: an append that was overtaken by a later
@@ -55,19 +84,21 @@ impl Raft {
             if entry.index <= self.log.last_index() {
                 assert!(entry.index > self.commit, "what is committed never changes");
                 self.log.truncate(entry.index);
+                self.revert(entry.index);
             }
             self.log.push(entry.clone());
+            if entry.kind == EntryKind::Configuration {
+                self.adopt_entry(entry);
+            }
         }
     }
 
-    fn rejection(&self, seat: usize, previous: LogPosition) -> Answer {
+    fn rejection(&self, to: Member, previous: LogPosition) -> Answer {
         let last = self.log.last_index();
-        let hint = self.log.highest_at_most(previous.index.min(last), previous.term);
-        Answer::Rejected { seat, rejected: previous.index, last, hint }
-    }
-
-    fn commit_to(&mut self, index: LogIndex) {
-        assert!(index <= self.log.last_index(), "only what is in the log is committed");
-        self.commit = self.commit.max(index);
+        let from = previous.index.min(last);
+        let agree = self.log.highest_at_most(from, previous.term);
+        // Below the base nothing is known but that it is committed; the base itself is the lowest that can be told.
+        let hint = if agree < self.log.base().index { LogPosition::default() } else { self.log.position(agree) };
+        Answer::Rejected { to, rejected: previous.index, last, hint }
     }
 }

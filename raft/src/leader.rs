@@ -3,20 +3,34 @@
 //! It must never commit an entry of an earlier term by counting, and never count its own entries before they are
 //! durable. Its appends and heartbeats are formed in `output`, when they are polled.
 
+use crate::configuration::Configuration;
 use crate::log::Log;
 use crate::progress::Progress;
 use crate::raft::{Raft, State};
 use crate::settings::Settings;
-use crate::types::{Configuration, Entry, LogIndex, LogPosition, ReplicaId};
+use crate::types::{Entry, Instant, LogIndex, LogPosition, ReplicaId};
 use alloc::boxed::Box;
 
 /// What only a leader knows.
 #[derive(Debug)]
 pub(crate) struct Leadership {
-    /// One for each voter but itself, in the order of the configuration.
-    peers: Box<[Progress]>,
+    /// One for each member but itself, by seat.
+    pub(crate) peers: Box<[Progress]>,
     /// Bytes of the entries above the commit index.
     pub(crate) uncommitted_bytes: usize,
+    /// When the last round of heartbeats began; no two begin at the same moment.
+    pub(crate) round: Instant,
+    /// By how many nanoseconds the name of a round was ever ahead of its moment.
+    pub(crate) names_ahead: u64,
+    /// When to look next whether a majority still answers; zero before the first look.
+    pub(crate) check_at: Instant,
+    /// The commit index at the last look, and when it last moved or nothing was missing.
+    pub(crate) checked_commit: LogIndex,
+    pub(crate) progress_at: Instant,
+    /// No heartbeat of the last round was polled yet.
+    pub(crate) round_unsent: bool,
+    /// Somebody was asked to campaign in spite of all promises: no lease rests on them any more.
+    pub(crate) lease_ended: bool,
 }
 
 /// What a leader sends next.
@@ -25,6 +39,7 @@ pub(crate) enum Next {
     Heartbeat {
         seat: usize,
         commit: LogIndex,
+        sent: Instant,
     },
     /// The entries after `previous` up to `last`; none if that is `previous` itself.
     Append {
@@ -32,29 +47,52 @@ pub(crate) enum Next {
         previous: LogIndex,
         last: LogIndex,
     },
+    TimeoutNow {
+        seat: usize,
+    },
+    Snapshot {
+        seat: usize,
+    },
 }
 
 impl Leadership {
     pub(crate) fn new(peers: usize, next: LogIndex, uncommitted_bytes: usize) -> Leadership {
-        Leadership { peers: (0..peers).map(|_| Progress::new(next)).collect(), uncommitted_bytes }
+        Leadership {
+            peers: (0..peers).map(|_| Progress::new(next)).collect(),
+            uncommitted_bytes,
+            round: Instant(0),
+            names_ahead: 0,
+            check_at: Instant(0),
+            checked_commit: LogIndex(0),
+            progress_at: Instant(0),
+            round_unsent: false,
+            lease_ended: false,
+        }
     }
 
-    /// The progress of the voter at `seat`, which is not the leader's `own`.
-    pub(crate) fn peer(&mut self, own: u8, seat: usize) -> &mut Progress {
-        let own = usize::from(own);
-        assert_ne!(seat, own, "a leader has no progress of its own");
-        &mut self.peers[if seat > own { seat - 1 } else { seat }]
+    /// The progress of the member at `seat`; none of the leader's `own`.
+    pub(crate) fn at(&self, own: Option<usize>, seat: usize) -> Option<&Progress> {
+        place(own, seat).map(|place| &self.peers[place])
+    }
+
+    pub(crate) fn at_mut(&mut self, own: Option<usize>, seat: usize) -> Option<&mut Progress> {
+        place(own, seat).map(|place| &mut self.peers[place])
     }
 
     /// The next message, heartbeats of a peer first: they are small, and what they keep from happening is an election.
-    pub(crate) fn next(&mut self, own: u8, log: &Log, commit: LogIndex, settings: &Settings) -> Option<Next> {
+    pub(crate) fn next(&mut self, own: Option<u8>, log: &Log, commit: LogIndex, settings: &Settings) -> Option<Next> {
         for (i, peer) in self.peers.iter_mut().enumerate() {
-            let seat = if i >= usize::from(own) { i + 1 } else { i };
+            let seat = if own.is_some_and(|own| i >= usize::from(own)) { i + 1 } else { i };
             if core::mem::take(&mut peer.heartbeat) {
-                return Some(Next::Heartbeat { seat, commit: commit.min(peer.matched) });
+                self.round_unsent = false;
+                return Some(Next::Heartbeat { seat, commit: commit.min(peer.matched), sent: self.round });
             }
             let previous = peer.next.previous();
-            if peer.probe {
+            if previous < log.base().index && peer.may_send(settings) {
+                peer.sent_snapshot(log.base().index);
+                return Some(Next::Snapshot { seat });
+            }
+            if peer.probe && previous >= log.base().index {
                 peer.sent_probe();
                 return Some(Next::Append { seat, previous, last: previous });
             }
@@ -63,55 +101,63 @@ impl Leadership {
                 peer.sent(last, bytes);
                 return Some(Next::Append { seat, previous, last });
             }
+            if core::mem::take(&mut peer.timeout_now) {
+                return Some(Next::TimeoutNow { seat });
+            }
         }
         None
     }
 
-    /// The highest index that a majority holds durably, this leader counted with what its own disk has.
-    fn held_by_quorum(&self, own_durable: LogIndex, quorum: usize) -> LogIndex {
-        let mut held = [LogIndex(0); Configuration::VOTERS_MAX];
-        held[0] = own_durable;
-        for (slot, peer) in held[1..].iter_mut().zip(&self.peers) {
-            *slot = peer.matched;
-        }
-        let held = &mut held[..=self.peers.len()];
-        held.sort_unstable_by(|a, b| b.cmp(a));
-        held[quorum - 1]
+    /// The members changed: who stays keeps its progress, new ones begin at `next`.
+    pub(crate) fn reseat(
+        &mut self,
+        (old, old_own): (&Configuration, Option<u8>),
+        (new, new_own): (&Configuration, Option<u8>),
+        next: LogIndex,
+    ) {
+        let own = new_own.map(|own| new.members()[usize::from(own)].replica);
+        let others = new.members().iter().filter(|member| Some(member.replica) != own);
+        let mut progress = |replica: ReplicaId| {
+            let before = old.seat(replica).and_then(|seat| self.at_mut(old_own.map(usize::from), seat));
+            before.map(|known| core::mem::replace(known, Progress::new(next)))
+        };
+        self.peers = others.map(|m| progress(m.replica).unwrap_or_else(|| Progress::new(next))).collect();
+    }
+}
+
+fn place(own: Option<usize>, seat: usize) -> Option<usize> {
+    match own {
+        Some(own) if seat == own => None,
+        Some(own) if seat > own => Some(seat - 1),
+        _ => Some(seat),
     }
 }
 
 impl Raft {
-    /// Owes every peer a heartbeat, and an empty append to each that lacks entries and answered none since the beat
-    /// before, so that a lost one is sent again. Nothing unless this replica leads.
-    pub fn beat(&mut self) {
-        if let State::Leader(leadership) = &mut self.state {
-            for peer in &mut leadership.peers {
-                peer.beat(self.log.last_index());
-            }
-        }
-    }
-
     /// The peer's log equals this one up to `matched`, durably.
-    pub(crate) fn handle_append_accepted(&mut self, seat: usize, matched: LogIndex) {
-        let State::Leader(leadership) = &mut self.state else { return };
-        if leadership.peer(self.seat, seat).accepted(matched) {
+    pub(crate) fn handle_append_accepted(&mut self, replica: ReplicaId, matched: LogIndex) {
+        let base = self.log.base().index;
+        let Some(peer) = self.peer(replica) else { return };
+        if peer.accepted(matched, base) {
             self.advance_commit();
         }
+        self.push_transfer();
     }
 
     /// The peer lacks the entry before the ones it was sent: go back, whole terms at a time (Raft paper, end of section
     /// 5.3). From the hint the leader looks for the last entry of its own that is not of a later term.
-    pub(crate) fn handle_append_rejected(&mut self, seat: usize, rejected: LogIndex, hint: LogPosition) {
-        let State::Leader(leadership) = &mut self.state else { return };
+    pub(crate) fn handle_append_rejected(&mut self, replica: ReplicaId, rejected: LogIndex, hint: LogPosition) {
         let agree = self.log.highest_at_most(hint.index.min(self.log.last_index()), hint.term);
-        leadership.peer(self.seat, seat).rejected(rejected, agree.index);
+        if let Some(peer) = self.peer(replica) {
+            peer.rejected(rejected, agree);
+        }
     }
 
     /// The progress of a peer, if this replica leads and that is one.
     pub(crate) fn peer(&mut self, replica: ReplicaId) -> Option<&mut Progress> {
-        let seat = self.configuration.voter_index(replica).filter(|seat| *seat != usize::from(self.seat))?;
+        let seat = self.configuration.seat(replica)?;
         match &mut self.state {
-            State::Leader(leadership) => Some(leadership.peer(self.seat, seat)),
+            State::Leader(leadership) => leadership.at_mut(self.seat.map(usize::from), seat),
             _ => None,
         }
     }
@@ -125,11 +171,21 @@ impl Raft {
     /// Commits what a majority holds, if that is an entry of this term: one of an earlier term on a majority can still
     /// be replaced (Raft paper, section 5.4.2 and figure 8).
     pub(crate) fn advance_commit(&mut self) {
-        let State::Leader(leadership) = &mut self.state else { return };
-        let held = leadership.held_by_quorum(self.log.durable(), self.configuration.quorum());
-        if held > self.commit && self.log.term(held) == Some(self.hard.term) {
-            leadership.uncommitted_bytes -= self.log.bytes_between(self.commit, held);
+        let State::Leader(leadership) = &self.state else { return };
+        let (own, durable) = (self.seat.map(usize::from), self.log.durable());
+        let held = self.configuration.agreed(|seat| leadership.at(own, seat).map_or(durable, |peer| peer.matched));
+        if held > self.commit && self.log.term(held) == Some(self.term) {
+            let bytes = self.log.bytes_between(self.commit, held);
             self.commit = held;
+            if let State::Leader(leadership) = &mut self.state {
+                leadership.uncommitted_bytes -= bytes;
+            }
+            self.finish_change();
         }
+    }
+
+    /// Whether an entry of this term is committed: only then does the leader know all that is (Raft paper, section 8).
+    pub(crate) fn knows_commit(&self) -> bool {
+        self.log.term(self.commit) == Some(self.term)
     }
 }

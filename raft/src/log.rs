@@ -10,25 +10,32 @@ use alloc::vec::Vec;
 
 /// A replica's log.
 ///
-/// Invariant: entries are contiguous from index 1, their terms never go down, and
-/// `durable <= handed <= last index`.
+/// Invariant: entries are contiguous from the one after `base`, their terms never go down, and
+/// `base.index <= durable <= handed <= last index`.
 #[derive(Debug)]
 pub(crate) struct Log {
     entries: VecDeque<Entry>,
+    /// The position before the first entry. What is at or below it is committed and applied.
+    base: LogPosition,
     bytes: usize,
     handed: LogIndex,
     durable: LogIndex,
     /// Grows with every truncation. A write handed out before a truncation says nothing about the entries after it:
     /// the same index and term may have been overwritten on disk since and be on their way there again.
-    generation: u64,
+    generation: u32,
 }
 
 impl Log {
     /// A log read back from disk; all of it is durable. The caller checked the invariant.
-    pub(crate) fn restore(entries: Vec<Entry>) -> Log {
+    pub(crate) fn restore(base: LogPosition, entries: Vec<Entry>) -> Log {
         let bytes = entries.iter().map(Entry::cost).sum();
-        let last = LogIndex(entries.len() as u64);
-        Log { entries: entries.into(), bytes, handed: last, durable: last, generation: 0 }
+        let last = LogIndex(base.index.0 + entries.len() as u64);
+        Log { entries: entries.into(), base, bytes, handed: last, durable: last, generation: 0 }
+    }
+
+    /// The position before the first entry.
+    pub(crate) fn base(&self) -> LogPosition {
+        self.base
     }
 
     /// Bytes of all entries in memory.
@@ -47,30 +54,29 @@ impl Log {
     }
 
     /// Counts the truncations.
-    pub(crate) fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// Index of the last entry; zero if there is none.
+    /// Index of the last entry; that of the base if there is none.
     pub(crate) fn last_index(&self) -> LogIndex {
-        LogIndex(self.entries.len() as u64)
+        LogIndex(self.base.index.0 + self.entries.len() as u64)
     }
 
-    /// Position of the last entry; zero if there is none.
+    /// Position of the last entry; the base if there is none.
     pub(crate) fn last(&self) -> LogPosition {
-        self.entries.back().map(Entry::position).unwrap_or_default()
+        self.entries.back().map_or(self.base, Entry::position)
     }
 
-    /// Term of the entry at `index`; zero for index zero, `None` beyond the end.
+    /// Term of the entry at `index`, also of the one at the base; `None` below it and beyond the end.
     pub(crate) fn term(&self, index: LogIndex) -> Option<Term> {
-        if index == LogIndex(0) {
-            return Some(Term(0));
+        match index.0.checked_sub(self.base.index.0)? {
+            0 => Some(self.base.term),
+            n => self.entries.get(usize::try_from(n - 1).ok()?).map(|e| e.term),
         }
-        let slot = usize::try_from(index.0 - 1).ok()?;
-        self.entries.get(slot).map(|e| e.term)
     }
 
-    /// The position at `index`, which is in the log or zero.
+    /// The position at `index`, which is in the log or at its base.
     pub(crate) fn position(&self, index: LogIndex) -> LogPosition {
         let term = self.term(index).expect("the caller asks for an index that is in the log");
         LogPosition { index, term }
@@ -81,17 +87,19 @@ impl Log {
         self.term(position.index) == Some(position.term)
     }
 
-    /// The highest position at or below `index` whose term is at most `term`: the next place where this log can agree
-    /// with one that has `term` at `index`. Skips whole terms at a time (Raft paper, end of section 5.3).
-    pub(crate) fn highest_at_most(&self, index: LogIndex, term: Term) -> LogPosition {
-        let not_above = LogIndex(self.entries.partition_point(|e| e.term <= term) as u64);
-        self.position(not_above.min(index))
+    /// The highest index at or below `index` whose term is at most `term`: the next place where this log can agree
+    /// with one that has `term` at `index`. Skips whole terms at a time (Raft paper, end of section 5.3). It doesn't look
+    /// below the base, where there is nothing to compare.
+    pub(crate) fn highest_at_most(&self, index: LogIndex, term: Term) -> LogIndex {
+        let not_above = self.entries.partition_point(|e| e.term <= term) as u64;
+        index.min(LogIndex(self.base.index.0 + not_above))
     }
 
     /// The entries from `first` to `last`, both included; nothing where the log has none.
     pub(crate) fn slice(&self, first: LogIndex, last: LogIndex) -> Entries<'_> {
-        let end = last.min(self.last_index()).0 as usize;
-        let start = (first.previous().0.min(end as u64)) as usize;
+        let place = |index: LogIndex| index.0.saturating_sub(self.base.index.0) as usize;
+        let end = place(last.min(self.last_index()));
+        let start = place(first.previous()).min(end);
         let (left, right) = self.entries.as_slices();
         let middle = left.len();
         (&left[start.min(middle)..end.min(middle)], &right[start.max(middle) - middle..end.max(middle) - middle])
@@ -134,12 +142,27 @@ impl Log {
 
     /// Removes the entries from `first` on, because a leader has others there. They count as never handed out.
     pub(crate) fn truncate(&mut self, first: LogIndex) {
-        assert!(first > LogIndex(0) && first <= self.last_index(), "there is something to remove");
+        assert!(first > self.base.index && first <= self.last_index(), "there is something to remove");
         self.bytes -= self.bytes_between(first.previous(), self.last_index());
-        self.entries.truncate(first.previous().0 as usize);
+        self.entries.truncate((first.previous().0 - self.base.index.0) as usize);
         self.handed = self.handed.min(first.previous());
         self.durable = self.durable.min(first.previous());
         self.generation += 1;
+    }
+
+    /// Forgets the entries up to `index`, which are applied and durable.
+    pub(crate) fn compact(&mut self, index: LogIndex) {
+        assert!(index >= self.base.index && index <= self.durable, "only what is durable is given up");
+        let base = self.position(index);
+        self.bytes -= self.bytes_between(self.base.index, index);
+        self.entries.drain(..(index.0 - self.base.index.0) as usize);
+        self.base = base;
+        self.entries.shrink_to_fit();
+    }
+
+    /// Puts a snapshot in the place of everything: the log goes on after `base`.
+    pub(crate) fn reset(&mut self, base: LogPosition) {
+        *self = Log { generation: self.generation + 1, ..Log::restore(base, Vec::new()) };
     }
 
     /// Takes everything up to `index` as handed out to be persisted.
@@ -149,7 +172,7 @@ impl Log {
     }
 
     /// What was handed out up to `index` in `generation` is on disk. Says whether that made anything durable.
-    pub(crate) fn persisted(&mut self, generation: u64, index: LogIndex) -> bool {
+    pub(crate) fn persisted(&mut self, generation: u32, index: LogIndex) -> bool {
         if generation != self.generation || index <= self.durable {
             return false;
         }
@@ -166,7 +189,7 @@ mod tests {
     use bytes::Bytes;
 
     fn log(terms: &[u64]) -> Log {
-        let mut log = Log::restore(Vec::new());
+        let mut log = Log::restore(LogPosition::default(), Vec::new());
         for (i, term) in terms.iter().enumerate() {
             let index = LogIndex(i as u64 + 1);
             log.push(Entry { term: Term(*term), index, kind: EntryKind::Command, data: Bytes::from_static(b"x") });
@@ -195,10 +218,30 @@ mod tests {
     #[test]
     fn hints_skip_whole_terms() {
         let log = log(&[1, 1, 4, 4, 6]);
-        assert_eq!(log.highest_at_most(LogIndex(5), Term(5)).index, LogIndex(4));
-        assert_eq!(log.highest_at_most(LogIndex(5), Term(3)).index, LogIndex(2));
-        assert_eq!(log.highest_at_most(LogIndex(1), Term(9)).index, LogIndex(1));
-        assert_eq!(log.highest_at_most(LogIndex(5), Term(0)), LogPosition::default());
+        assert_eq!(log.highest_at_most(LogIndex(5), Term(5)), LogIndex(4));
+        assert_eq!(log.highest_at_most(LogIndex(5), Term(3)), LogIndex(2));
+        assert_eq!(log.highest_at_most(LogIndex(1), Term(9)), LogIndex(1));
+        assert_eq!(log.highest_at_most(LogIndex(5), Term(0)), LogIndex(0));
+    }
+
+    #[test]
+    fn a_compacted_log_begins_at_its_base() {
+        let mut log = log(&[1, 1, 4, 4, 6]);
+        let cost = log.bytes() / 5;
+        log.hand_out(LogIndex(5));
+        log.persisted(0, LogIndex(5));
+        log.compact(LogIndex(3));
+        assert_eq!((log.base(), log.last_index(), log.bytes()), (log.position(LogIndex(3)), LogIndex(5), 2 * cost));
+        assert_eq!(
+            (log.term(LogIndex(2)), log.term(LogIndex(3)), log.term(LogIndex(4))),
+            (None, Some(Term(4)), Some(Term(4)))
+        );
+        let (left, right) = log.slice(LogIndex(1), LogIndex(9));
+        assert_eq!(left.iter().chain(right).map(|e| e.index.0).collect::<Vec<_>>(), [4, 5]);
+        assert_eq!(log.highest_at_most(LogIndex(5), Term(3)), LogIndex(3), "not below the base");
+        assert_eq!(log.highest_at_most(LogIndex(1), Term(9)), LogIndex(1));
+        log.reset(LogPosition { index: LogIndex(9), term: Term(7) });
+        assert_eq!((log.last_index(), log.durable(), log.bytes()), (LogIndex(9), LogIndex(9), 0));
     }
 
     #[test]

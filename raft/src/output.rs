@@ -6,21 +6,29 @@
 use crate::leader::Next;
 use crate::message::{Body, Durability, Entries, Message, Outgoing};
 use crate::raft::{Raft, State};
-use crate::types::{HardState, LogIndex, LogPosition, Term};
+use crate::restore::Base;
+use crate::types::{HardState, Instant, LogIndex, LogPosition, Member, Term};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+
+/// Most answers kept for peers at a time. A correct group owes at most one of a kind to each member; what a peer with
+/// made-up names asks beyond is not answered, as if the answer were lost.
+const ANSWERS_MAX: usize = 128;
 
 /// What [`Raft::poll_persist`] handed out, to be given back with [`Raft::handle_persisted`] when it is durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    pub(crate) generation: u64,
+    pub(crate) generation: u32,
     pub(crate) index: LogIndex,
     pub(crate) hard: HardState,
 }
 
 /// What to make durable, in one write: all of it or nothing of it may survive a crash, or a prefix of the entries
-/// together with the hard state.
-#[derive(Clone, Copy, Debug)]
+/// together with the rest.
+#[derive(Clone, Debug)]
 pub struct Persist<'a> {
+    /// A snapshot took the place of the whole log, which goes on from here.
+    pub base: Option<Base>,
     /// Term and vote, if they changed.
     pub hard_state: Option<HardState>,
     /// Entries; the first replaces whatever is at its index and after it.
@@ -30,43 +38,59 @@ pub struct Persist<'a> {
 }
 
 /// An answer owed to a peer, other than the common ones to this term's leader. Of each kind at most one a peer is kept,
-/// the latest, which bounds them.
+/// the latest.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Answer {
     PreVote {
-        seat: usize,
+        to: Member,
         granted: bool,
         term: Term,
     },
     Vote {
-        seat: usize,
+        to: Member,
         granted: bool,
     },
     Rejected {
-        seat: usize,
+        to: Member,
         rejected: LogIndex,
         last: LogIndex,
         hint: LogPosition,
     },
     /// To somebody who still leads an earlier term.
     Heartbeat {
-        seat: usize,
+        to: Member,
+        sent: Instant,
+    },
+    NotMember {
+        to: Member,
+        index: LogIndex,
+    },
+    Read {
+        to: Member,
+        id: u64,
+        index: Option<LogIndex>,
     },
 }
 
+/// A message without entries, before it is addressed.
+type Draft = (Member, Durability, Term, Body<'static>);
+
 impl Raft {
-    /// What is to be made durable and was not handed out yet: the hard state if it changed, and the next entries, of at
-    /// most `bytes_max` bytes ([`Entry::cost`](crate::Entry::cost)) but at least one. `None` if there is nothing.
+    /// What is to be made durable and was not handed out yet: a new base, the hard state if it changed, and the next
+    /// entries, of at most `bytes_max` bytes ([`Entry::cost`](crate::Entry::cost)) but at least one. `None` if there is
+    /// nothing.
     pub fn poll_persist(&mut self, bytes_max: usize) -> Option<Persist<'_>> {
-        let (handed, last) = (self.log.handed(), self.log.last_index());
-        if !self.hard_changed && handed == last {
+        if self.all_handed_out() {
             return None;
         }
+        let (handed, last) = (self.log.handed(), self.log.last_index());
         let end = if handed < last { self.log.prefix(handed.next(), last, bytes_max).0 } else { handed };
         self.log.hand_out(end);
-        let hard_state = core::mem::take(&mut self.hard_changed).then_some(self.hard);
-        let receipt = Receipt { generation: self.log.generation(), index: end, hard: self.hard };
-        Some(Persist { hard_state, entries: self.log.slice(handed.next(), end), receipt })
+        let base = core::mem::take(&mut self.flags.reset).then(|| self.base());
+        let hard = self.hard_state();
+        let hard_state = core::mem::take(&mut self.flags.hard_changed).then_some(hard);
+        let receipt = Receipt { generation: self.log.generation(), index: end, hard };
+        Some(Persist { base, hard_state, entries: self.log.slice(handed.next(), end), receipt })
     }
 
     /// The next message. A leader's appends are formed here, one after the other, from the log; entries are borrowed,
@@ -78,13 +102,8 @@ impl Raft {
         {
             return Some(self.form(next));
         }
-        if self.requests != 0
-            && let Some((seat, durability, term, body)) = self.next_request()
-        {
-            return Some(self.outgoing(seat, durability, term, body));
-        }
-        let (seat, durability, term, body) = self.next_answer()?;
-        Some(self.outgoing(seat, durability, term, body))
+        let draft = self.next_request().or_else(|| self.next_answer_to_leader()).or_else(|| self.next_answer());
+        draft.map(|(to, durability, term, body)| self.outgoing(to, durability, term, body))
     }
 
     /// The next entries to apply: committed, and durable here too, so that a state machine is never ahead of its log;
@@ -99,43 +118,57 @@ impl Raft {
         Some(self.log.slice(first, self.applied))
     }
 
+    /// What the log goes on from: its base, and the members there.
+    #[must_use]
+    pub fn base(&self) -> Base {
+        let (configuration, configuration_index) = self.base_configuration();
+        Base { position: self.log.base(), configuration: Arc::clone(configuration), configuration_index }
+    }
+
     /// Owes an answer; a later one of its kind to the same peer takes its place.
     pub(crate) fn owe(&mut self, answer: Answer) {
-        match self.answers.iter_mut().find(|other| other.replaced_by(&answer)) {
-            Some(other) => *other = answer,
-            None => self.answers.push(answer),
+        let answers = &mut self.rare().answers;
+        match answers.iter().position(|other| other.replaced_by(&answer)) {
+            Some(place) => answers[place] = answer,
+            None if answers.len() < ANSWERS_MAX => answers.push(answer),
+            None => {}
         }
     }
 
     /// Owes this term's leader an acknowledgement. A rejection of what is acknowledged now is out of date.
-    pub(crate) fn owe_accepted(&mut self, leader: usize, matched: LogIndex) {
-        self.accepted = self.accepted.max(Some(matched));
-        if !self.answers.is_empty() {
-            let outdated = |rejected, seat| rejected <= matched && seat == leader;
-            self.answers.retain(|a| !matches!(*a, Answer::Rejected { rejected, seat, .. } if outdated(rejected, seat)));
+    pub(crate) fn owe_accepted(&mut self, matched: LogIndex) {
+        self.accepted = self.accepted.max(matched);
+        self.flags.accepted_owed = true;
+        let leader = self.leader;
+        if let Some(rare) = &mut self.rare {
+            let outdated = |rejected, to| rejected <= matched && to == leader;
+            rare.answers.retain(|a| !matches!(*a, Answer::Rejected { rejected, to, .. } if outdated(rejected, to)));
+            self.tidy();
         }
-    }
-
-    /// Nobody waits for what was owed: the term ended, or this replica no longer follows its leader.
-    pub(crate) fn forget_answers(&mut self) {
-        self.answers = Vec::new();
-        self.accepted = None;
-        self.heartbeat_owed = false;
     }
 
     /// Whether everything that answers depend on was handed out to be persisted.
     fn all_handed_out(&self) -> bool {
-        !self.hard_changed && self.log.handed() == self.log.last_index()
+        !self.flags.hard_changed && !self.flags.reset && self.log.handed() == self.log.last_index()
     }
 
-    fn next_request(&mut self) -> Option<(usize, Durability, Term, Body<'static>)> {
-        let seat = self.requests.trailing_zeros() as usize;
+    fn next_request(&mut self) -> Option<Draft> {
+        if let Some(id) = self.next_question() {
+            return Some((self.leader, Durability::Now, self.term, Body::ReadRequest { id }));
+        }
+        if self.requests == 0 {
+            return None;
+        }
+        let to = self.configuration.members()[self.requests.trailing_zeros() as usize];
         let last = self.log.last();
         let request = match self.state {
-            State::PreCandidate => (seat, Durability::Now, self.hard.term.next(), Body::PreVote { last }),
+            State::PreCandidate => {
+                (to, Durability::Now, self.term.next(), Body::PreVote { last, priority: self.priority })
+            }
             // A vote asked for is one's own vote given: durable first, or after a crash it could be given again.
             State::Candidate if self.all_handed_out() => {
-                (seat, Durability::AfterPersist, self.hard.term, Body::Vote { last })
+                let transfer = self.flags.transfer;
+                (to, Durability::AfterPersist, self.term, Body::Vote { last, transfer })
             }
             State::Candidate => return None,
             State::Follower | State::Leader(_) => unreachable!("only who campaigns asks for votes"),
@@ -144,64 +177,82 @@ impl Raft {
         Some(request)
     }
 
-    fn next_answer(&mut self) -> Option<(usize, Durability, Term, Body<'static>)> {
-        let all = self.all_handed_out();
-        if all && let Some(body) = self.next_answer_to_leader() {
-            let leader = self.leader.expect("answers are owed to the leader of this term, until it ends");
-            let seat = self.configuration.voter_index(leader).expect("a leader is a voter");
-            return Some((seat, Durability::AfterPersist, self.hard.term, body));
+    fn next_answer_to_leader(&mut self) -> Option<Draft> {
+        if !(self.flags.accepted_owed || self.flags.heartbeat_owed) || !self.all_handed_out() {
+            return None;
         }
-        let place = self.answers.iter().position(|a| all || matches!(a, Answer::PreVote { .. }))?;
-        let answer = self.answers.remove(place);
-        if self.answers.is_empty() {
-            self.answers = Vec::new();
-        }
-        let term = self.hard.term;
-        Some(match answer {
-            Answer::PreVote { seat, granted, term } => (seat, Durability::Now, term, Body::PreVoteAnswer { granted }),
-            Answer::Vote { seat, granted } => (seat, Durability::AfterPersist, term, Body::VoteAnswer { granted }),
-            Answer::Rejected { seat, rejected, last, hint } => {
-                (seat, Durability::AfterPersist, term, Body::AppendRejected { rejected, last, hint })
-            }
-            Answer::Heartbeat { seat } => (seat, Durability::AfterPersist, term, Body::HeartbeatAnswer),
-        })
+        let body = if core::mem::take(&mut self.flags.accepted_owed) {
+            Body::AppendAccepted { matched: self.accepted }
+        } else {
+            self.flags.heartbeat_owed = false;
+            Body::HeartbeatAnswer { sent: self.heartbeat }
+        };
+        Some((self.leader, Durability::AfterPersist, self.term, body))
     }
 
-    fn next_answer_to_leader(&mut self) -> Option<Body<'static>> {
-        if let Some(matched) = self.accepted.take() {
-            return Some(Body::AppendAccepted { matched });
+    fn next_answer(&mut self) -> Option<Draft> {
+        let all = self.all_handed_out();
+        let answers = &mut self.rare.as_mut()?.answers;
+        let place = answers.iter().position(|answer| all || !answer.needs_disk())?;
+        let answer = answers.remove(place);
+        if answers.is_empty() {
+            *answers = Vec::new();
+            self.tidy();
         }
-        core::mem::take(&mut self.heartbeat_owed).then_some(Body::HeartbeatAnswer)
+        let (to, term, body) = match answer {
+            Answer::PreVote { to, granted, term } => (to, term, Body::PreVoteAnswer { granted }),
+            Answer::Vote { to, granted } => (to, self.term, Body::VoteAnswer { granted }),
+            Answer::Rejected { to, rejected, last, hint } => {
+                (to, self.term, Body::AppendRejected { rejected, last, hint })
+            }
+            Answer::Heartbeat { to, sent } => (to, self.term, Body::HeartbeatAnswer { sent }),
+            Answer::NotMember { to, index } => (to, self.term, Body::NotMember { index }),
+            Answer::Read { to, id, index } => (to, self.term, Body::ReadAnswer { id, index }),
+        };
+        let durability = if answer.needs_disk() { Durability::AfterPersist } else { Durability::Now };
+        Some((to, durability, term, body))
     }
 
     fn form(&self, next: Next) -> Outgoing<'_> {
         let (seat, body) = match next {
-            Next::Heartbeat { seat, commit } => (seat, Body::Heartbeat { commit }),
+            Next::Heartbeat { seat, commit, sent } => (seat, Body::Heartbeat { commit, sent }),
             Next::Append { seat, previous, last } => {
                 let entries = self.log.slice(previous.next(), last);
                 (seat, Body::Append { previous: self.log.position(previous), commit: self.commit, entries })
             }
+            Next::TimeoutNow { seat } => (seat, Body::TimeoutNow { last: self.log.last_index() }),
+            Next::Snapshot { seat } => {
+                let (configuration, configuration_index) = self.base_configuration();
+                (seat, Body::Snapshot { last: self.log.base(), configuration, configuration_index })
+            }
         };
-        self.outgoing(seat, Durability::Now, self.hard.term, body)
+        self.outgoing(self.configuration.members()[seat], Durability::Now, self.term, body)
     }
 
-    fn outgoing<'a>(&self, seat: usize, durability: Durability, term: Term, body: Body<'a>) -> Outgoing<'a> {
-        let message = Message { group: self.group, from: self.replica, to: self.voter(seat), term, body };
-        Outgoing { message, durability }
+    fn outgoing<'a>(&self, to: Member, durability: Durability, term: Term, body: Body<'a>) -> Outgoing<'a> {
+        let message = Message { group: self.group, from: self.replica, to: to.replica, term, body };
+        Outgoing { message, node: to.node, durability }
     }
 }
 
 impl Answer {
-    fn seat(&self) -> usize {
+    /// Whether it tells of something that a crash could make untrue: this replica's term, its vote, its log.
+    const fn needs_disk(&self) -> bool {
+        matches!(self, Answer::Vote { .. } | Answer::Rejected { .. } | Answer::Heartbeat { .. })
+    }
+
+    const fn to(&self) -> Member {
         match *self {
-            Answer::PreVote { seat, .. }
-            | Answer::Vote { seat, .. }
-            | Answer::Rejected { seat, .. }
-            | Answer::Heartbeat { seat } => seat,
+            Answer::PreVote { to, .. }
+            | Answer::Vote { to, .. }
+            | Answer::Rejected { to, .. }
+            | Answer::Heartbeat { to, .. }
+            | Answer::NotMember { to, .. }
+            | Answer::Read { to, .. } => to,
         }
     }
 
     fn replaced_by(&self, other: &Answer) -> bool {
-        core::mem::discriminant(self) == core::mem::discriminant(other) && self.seat() == other.seat()
+        core::mem::discriminant(self) == core::mem::discriminant(other) && self.to() == other.to()
     }
 }

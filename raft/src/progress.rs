@@ -1,7 +1,8 @@
 //! What a leader knows of one peer's log, and how much it may send it. Used by the leader's side of replication only.
 
 use crate::settings::Settings;
-use crate::types::LogIndex;
+use crate::types::{Instant, LogIndex};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 
 /// How a leader sends to a peer.
@@ -14,6 +15,8 @@ pub(crate) enum Mode {
     },
     /// The logs agree up to `matched`: appends follow each other without waiting (Raft thesis, section 10.2.2).
     Replicate,
+    /// It lacks entries that this log no longer has: a snapshot is on its way, and nothing else.
+    Snapshot,
 }
 
 /// What a leader knows of one peer.
@@ -30,7 +33,14 @@ pub(crate) struct Progress {
     pub(crate) probe: bool,
     /// It lacked entries at the last beat and has answered no append since.
     pub(crate) silent: bool,
-    inflight: Inflight,
+    /// A request to campaign is owed.
+    pub(crate) timeout_now: bool,
+    /// Whether the peer keeps its promise for `acked` over a restart.
+    promises: bool,
+    /// When the last heartbeat that it acknowledged was sent.
+    pub(crate) acked: Instant,
+    /// `None`: nothing is on its way.
+    inflight: Option<Box<Inflight>>,
 }
 
 impl Progress {
@@ -43,7 +53,10 @@ impl Progress {
             heartbeat: false,
             probe: false,
             silent: false,
-            inflight: Inflight::default(),
+            timeout_now: false,
+            promises: false,
+            acked: Instant(0),
+            inflight: None,
         }
     }
 
@@ -51,10 +64,10 @@ impl Progress {
     pub(crate) fn may_send(&self, settings: &Settings) -> bool {
         match self.mode {
             Mode::Probe { outstanding } => !outstanding,
-            Mode::Replicate => {
-                self.inflight.ends.len() < settings.inflight_appends_max
-                    && self.inflight.bytes < settings.inflight_bytes_max
-            }
+            Mode::Replicate => self.inflight.as_ref().is_none_or(|inflight| {
+                inflight.ends.len() < settings.inflight_appends_max && inflight.bytes < settings.inflight_bytes_max
+            }),
+            Mode::Snapshot => false,
         }
     }
 
@@ -65,8 +78,9 @@ impl Progress {
             Mode::Probe { outstanding } => *outstanding = true,
             Mode::Replicate => {
                 self.next = last.next();
-                self.inflight.push(last, bytes);
+                self.inflight.get_or_insert_default().push(last, bytes);
             }
+            Mode::Snapshot => unreachable!("nothing goes beside a snapshot"),
         }
     }
 
@@ -78,8 +92,38 @@ impl Progress {
         }
     }
 
-    /// The peer has everything up to `matched`. Says whether that is news.
-    pub(crate) fn accepted(&mut self, matched: LogIndex) -> bool {
+    /// A snapshot up to `index` goes out.
+    pub(crate) fn sent_snapshot(&mut self, index: LogIndex) {
+        self.probe = false;
+        self.mode = Mode::Snapshot;
+        self.next = index.next();
+        self.inflight = None;
+    }
+
+    /// The snapshot did not get there.
+    pub(crate) fn snapshot_failed(&mut self) {
+        if self.mode == Mode::Snapshot {
+            self.become_probe();
+        }
+    }
+
+    /// The peer acknowledged the heartbeat sent at `sent`. Says whether that is news.
+    pub(crate) fn heard(&mut self, sent: Instant, promises: bool) -> bool {
+        let news = sent > self.acked;
+        if news {
+            self.acked = sent;
+            self.promises = promises;
+        }
+        news
+    }
+
+    /// Since when the peer's promise not to elect another is known; never if it would forget it in a restart.
+    pub(crate) const fn promised(&self) -> Instant {
+        if self.promises { self.acked } else { Instant(0) }
+    }
+
+    /// The peer has everything up to `matched`, and this log begins after `base`. Says whether that is news.
+    pub(crate) fn accepted(&mut self, matched: LogIndex, base: LogIndex) -> bool {
         self.silent = false;
         let news = matched > self.matched;
         if news {
@@ -91,8 +135,14 @@ impl Progress {
                 self.mode = Mode::Replicate;
                 self.next = self.matched.next();
             }
-            Mode::Probe { .. } => {}
-            Mode::Replicate => self.inflight.free(self.matched),
+            // Until it has what this log no longer holds, only the snapshot can help.
+            Mode::Snapshot if self.matched >= base => self.become_probe(),
+            Mode::Probe { .. } | Mode::Snapshot => {}
+            Mode::Replicate => {
+                if let Some(inflight) = &mut self.inflight {
+                    inflight.free(self.matched);
+                }
+            }
         }
         news
     }
@@ -110,10 +160,12 @@ impl Progress {
                 self.next = rejected.min(agree.next()).max(self.matched.next());
                 self.mode = Mode::Probe { outstanding: false };
             }
+            Mode::Snapshot => {}
         }
     }
 
-    /// The link was lost. While probing nothing is assumed to arrive, so nothing changes then.
+    /// The link was lost. While probing nothing is assumed to arrive, so nothing changes then; a snapshot has a link of
+    /// its own, and whoever sends it tells when it fails.
     pub(crate) fn lost(&mut self) {
         if self.mode == Mode::Replicate {
             self.become_probe();
@@ -125,6 +177,7 @@ impl Progress {
         match &mut self.mode {
             Mode::Replicate => self.become_probe(),
             Mode::Probe { outstanding } => *outstanding = false,
+            Mode::Snapshot => {}
         }
     }
 
@@ -132,20 +185,18 @@ impl Progress {
     fn become_probe(&mut self) {
         self.next = self.matched.next();
         self.mode = Mode::Probe { outstanding: false };
-        self.inflight = Inflight::default();
+        self.inflight = None;
     }
 
     /// A beat of the leader, whose last entry is `last`. A peer that lacks entries and answered nothing for a whole
     /// interval gets an empty append: its answer tells what was lost on the way.
     pub(crate) fn beat(&mut self, last: LogIndex) {
         self.heartbeat = true;
-        let behind = self.matched < last;
+        let behind = self.matched < last && self.mode != Mode::Snapshot;
         self.probe |= behind && self.silent;
         self.silent = behind;
-        if self.inflight.ends.is_empty() {
-            // An idle group keeps no buffer; a busy one has something on its way at most beats.
-            self.inflight = Inflight::default();
-        }
+        // An idle group keeps no buffer; a busy one has something on its way at most beats.
+        self.inflight.take_if(|inflight| inflight.ends.is_empty());
     }
 }
 
@@ -181,7 +232,7 @@ mod tests {
         assert!(progress.may_send(settings));
         progress.sent(LogIndex(1), 10);
         assert!(!progress.may_send(settings), "one append while probing");
-        assert!(progress.accepted(LogIndex(1)));
+        assert!(progress.accepted(LogIndex(1), LogIndex(0)));
         progress
     }
 
@@ -193,12 +244,12 @@ mod tests {
         assert!(progress.may_send(&settings));
         progress.sent(LogIndex(4), 10);
         assert!(!progress.may_send(&settings), "two appends are on their way");
-        progress.accepted(LogIndex(3));
+        progress.accepted(LogIndex(3), LogIndex(0));
         assert!(progress.may_send(&settings), "one arrived");
         progress.sent(LogIndex(5), 95);
-        progress.accepted(LogIndex(4));
+        progress.accepted(LogIndex(4), LogIndex(0));
         assert!(progress.may_send(&settings), "95 bytes are below the limit");
-        progress.accepted(LogIndex(5));
+        progress.accepted(LogIndex(5), LogIndex(0));
         progress.sent(LogIndex(6), 1_000);
         assert!(!progress.may_send(&settings), "too many bytes are on their way");
     }
@@ -226,12 +277,40 @@ mod tests {
         progress.beat(LogIndex(2));
         assert!(progress.probe);
         progress.sent_probe();
-        progress.accepted(LogIndex(1));
+        progress.accepted(LogIndex(1), LogIndex(0));
         progress.beat(LogIndex(3));
         assert!(!progress.probe, "it has answered since");
-        progress.accepted(LogIndex(3));
+        progress.accepted(LogIndex(3), LogIndex(0));
         progress.beat(LogIndex(3));
         progress.beat(LogIndex(3));
         assert!(!progress.probe, "it lacks nothing");
+    }
+
+    #[test]
+    fn a_snapshot_holds_everything_up_until_it_has_arrived_or_failed() {
+        let settings = Settings::default();
+        let mut progress = Progress::new(LogIndex(9));
+        progress.sent_snapshot(LogIndex(7));
+        assert!(!progress.may_send(&settings));
+        progress.beat(LogIndex(9));
+        progress.beat(LogIndex(9));
+        assert!(!progress.probe, "it is busy");
+        progress.accepted(LogIndex(3), LogIndex(7));
+        assert_eq!(progress.mode, Mode::Snapshot, "an answer from before");
+        progress.snapshot_failed();
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { outstanding: false }, LogIndex(4)));
+        progress.sent_snapshot(LogIndex(7));
+        progress.accepted(LogIndex(7), LogIndex(7));
+        assert_eq!((progress.mode, progress.next), (Mode::Probe { outstanding: false }, LogIndex(8)));
+    }
+
+    #[test]
+    fn a_promise_counts_only_from_an_answer_that_made_it() {
+        let mut progress = Progress::new(LogIndex(1));
+        assert!(progress.heard(Instant(5), true));
+        assert_eq!(progress.promised(), Instant(5));
+        assert!(progress.heard(Instant(9), false));
+        assert!(!progress.heard(Instant(7), true), "it was overtaken");
+        assert_eq!((progress.acked, progress.promised()), (Instant(9), Instant(0)));
     }
 }

@@ -1,17 +1,24 @@
 //! One replica's protocol state: what it is made from, its inputs and its commands.
 //!
-//! The rules live beside: `election`, `follower`, `leader`; what goes out is formed in `output`. This file owns the
-//! state and decides which rule an input belongs to. It must never act on a message that `check` has not passed.
+//! The rules live beside: `election`, `authority`, `follower`, `leader`, `membership`, `reads`, `transfer`, `snapshot`;
+//! what goes out is formed in `output`. This file owns the state and decides which rule an input belongs to. It must
+//! never act on a message that `check` has not passed.
 
 use crate::check::MessageError;
+use crate::configuration::Configuration;
 use crate::leader::Leadership;
 use crate::log::Log;
-use crate::message::{Body, Message};
+use crate::message::{Body, Message, Sender};
 use crate::output::{Answer, Receipt};
 use crate::random::Random;
+use crate::reads::{Asked, Asking};
 use crate::restore::{RestoreError, Restored};
 use crate::settings::Settings;
-use crate::types::{Configuration, Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, ReplicaId};
+use crate::transfer::Transfer;
+use crate::types::{
+    Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, Member, NodeId, ReplicaId, Term,
+};
+use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -40,8 +47,8 @@ use bytes::Bytes;
 /// let member = Member { replica: ReplicaId(1), node: NodeId(1) };
 /// let configuration = Arc::new(Configuration::new(vec![member]).unwrap());
 /// let settings = Arc::new(Settings::default());
-/// let mut raft =
-///     Raft::new(GroupId(1), ReplicaId(1), configuration, Restored::default(), settings, Instant(0), 42).unwrap();
+/// let restored = Restored::fresh(configuration);
+/// let mut raft = Raft::new(GroupId(1), ReplicaId(1), restored, settings, Instant(0), 42).unwrap();
 ///
 /// let mut disk: Vec<Entry> = Vec::new();
 /// let mut machine: Vec<bytes::Bytes> = Vec::new();
@@ -80,37 +87,79 @@ use bytes::Bytes;
 pub struct Raft {
     pub(crate) group: GroupId,
     pub(crate) replica: ReplicaId,
+    /// The members, by the last entry of the log that says so, committed or not (Raft thesis, section 4.1).
     pub(crate) configuration: Arc<Configuration>,
+    /// Index of that entry.
+    pub(crate) configuration_index: LogIndex,
     pub(crate) settings: Arc<Settings>,
     pub(crate) log: Log,
-    pub(crate) hard: HardState,
+    pub(crate) term: Term,
+    /// Whom it voted for in `term`; nobody is zero.
+    pub(crate) vote: ReplicaId,
     pub(crate) state: State,
-    pub(crate) leader: Option<ReplicaId>,
+    /// Who leads `term`, if known; nobody has id zero.
+    pub(crate) leader: Member,
     /// Invariant: everything up to here is committed, and in this log.
     pub(crate) commit: LogIndex,
     /// What was handed out to be applied. Invariant: at most `commit`, and at most what is durable here.
     pub(crate) applied: LogIndex,
-    pub(crate) deadline: Option<Instant>,
-    /// When the leader was heard last; means nothing without a leader.
-    pub(crate) heard: Instant,
+    pub(crate) deadline: Instant,
+    /// Until then this replica helps to elect nobody, itself neither: it promised that to a leader, or may have done so
+    /// before it was started.
+    pub(crate) promise: Instant,
     pub(crate) random: Random,
-    /// Answers owed to others than this term's leader, or refusing it: rare, so usually no memory.
-    pub(crate) answers: Vec<Answer>,
     /// What this term's leader is to be told of: the highest index its appends verified. Many appends, one answer.
-    pub(crate) accepted: Option<LogIndex>,
-    /// Voters that (pre-)granted, by their place in the configuration.
+    pub(crate) accepted: LogIndex,
+    /// Of this term's leader, the last heartbeat that is to be answered.
+    pub(crate) heartbeat: Instant,
+    pub(crate) rare: Option<Box<Rare>>,
+    /// Members that (pre-)granted, by seat.
     pub(crate) granted: u32,
-    /// Voters still to be asked for a (pre-)vote.
+    /// Members still to be asked for a (pre-)vote.
     pub(crate) requests: u32,
-    /// Whether `hard` changed since it was handed out.
-    pub(crate) hard_changed: bool,
-    /// Whether this term's leader is owed an answer to its heartbeat.
-    pub(crate) heartbeat_owed: bool,
-    /// This replica's place in the configuration.
-    pub(crate) seat: u8,
+    /// This replica's seat in the configuration, if it has one.
+    pub(crate) seat: Option<u8>,
+    /// Of two with equal logs the one with the higher should lead.
+    pub(crate) priority: u8,
+    pub(crate) flags: Flags,
 }
 
-const _: () = assert!(Configuration::VOTERS_MAX <= u32::BITS as usize, "voters are counted in bits of a u32");
+/// What is yes or no of a replica.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Flags {
+    /// Term or vote changed since they were handed out.
+    pub(crate) hard_changed: bool,
+    /// A snapshot took the log's place since it was handed out.
+    pub(crate) reset: bool,
+    /// `accepted` is owed to this term's leader.
+    pub(crate) accepted_owed: bool,
+    /// This term's leader is owed an answer to its heartbeat.
+    pub(crate) heartbeat_owed: bool,
+    /// It campaigns because its leader asked for it.
+    pub(crate) transfer: bool,
+    /// It was told that it is no member any more, and campaigns no more until a leader speaks to it.
+    pub(crate) quiet: bool,
+    /// It led and could commit nothing: it lets others try first.
+    pub(crate) sits_out: bool,
+}
+
+/// What few replicas have at a time. Kept apart, so that an idle one is small.
+#[derive(Debug, Default)]
+pub(crate) struct Rare {
+    /// Answers owed to others than this term's leader, or refusing it. Of each kind at most one a peer.
+    pub(crate) answers: Vec<Answer>,
+    /// Configurations before the current one, oldest first, with the indexes of their entries: from the one that is in
+    /// force at the log's base. A truncation goes back to one of them.
+    pub(crate) former: Vec<(LogIndex, Arc<Configuration>)>,
+    /// A leadership being given away.
+    pub(crate) transfer: Option<Transfer>,
+    /// Members that asked this leader what they may read, and wait for it to be sure that it leads.
+    pub(crate) asked: Vec<Asked>,
+    /// What this follower asked its leader.
+    pub(crate) asking: Option<Asking>,
+    /// What to begin with as leader: an operator's word.
+    pub(crate) forced: Option<Configuration>,
+}
 
 /// What a replica is, with what only that role needs.
 #[derive(Debug)]
@@ -118,8 +167,10 @@ pub(crate) enum State {
     Follower,
     PreCandidate,
     Candidate,
-    Leader(alloc::boxed::Box<Leadership>),
+    Leader(Box<Leadership>),
 }
+
+pub(crate) const NOBODY: Member = Member { replica: ReplicaId(0), node: NodeId(0) };
 
 /// Why a command was not appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -128,85 +179,112 @@ pub enum ProposeError {
     #[error("not the leader{}", leader_hint(.leader))]
     NotLeader {
         /// Who leads, if known.
-        leader: Option<ReplicaId>,
+        leader: Option<Member>,
     },
     /// Too many bytes are uncommitted ([`Settings::uncommitted_bytes_max`]).
     #[error("too many uncommitted bytes (uncommitted_bytes_max)")]
     Uncommitted,
+    /// The leadership is being given away; ask again soon.
+    #[error("the leadership is being transferred to replica {to}")]
+    Transferring {
+        /// To whom.
+        to: ReplicaId,
+    },
 }
 
 impl Raft {
-    /// Opens a replica with what its disk held. `seed` decides its election time-outs and should differ between
-    /// replicas.
+    /// Opens a replica with what its disk held. `seed` decides its election time-outs and names its read requests: it
+    /// must differ between replicas and between starts.
     ///
     /// # Errors
-    /// If the replica is no member, a setting can't be, or what was read is no log that this crate wrote.
+    /// If a setting can't be, or what was read is no log that this crate wrote.
     pub fn new(
         group: GroupId,
         replica: ReplicaId,
-        configuration: Arc<Configuration>,
         restored: Restored,
         settings: Arc<Settings>,
         now: Instant,
         seed: u64,
     ) -> Result<Raft, RestoreError> {
         settings.validate()?;
-        let seat = configuration.voter_index(replica).ok_or(RestoreError::NotMember(replica))?;
-        restored.check()?;
+        let changes = restored.check()?;
+        let Restored { hard_state, base, entries, applied, promised_for } = restored;
         let mut raft = Raft {
             group,
             replica,
-            configuration,
+            seat: seat_of(&base.configuration, replica),
+            configuration: base.configuration,
+            configuration_index: base.configuration_index,
             settings,
-            log: Log::restore(restored.entries),
-            hard: restored.hard_state,
+            log: Log::restore(base.position, entries),
+            term: hard_state.term,
+            vote: hard_state.vote.unwrap_or_default(),
             state: State::Follower,
-            leader: None,
+            leader: NOBODY,
             // The commit index costs no write of its own: what was applied was committed, the rest is learnt again.
-            commit: restored.applied,
-            applied: restored.applied,
-            deadline: None,
-            heard: now,
+            commit: applied,
+            applied,
+            deadline: Instant::NEVER,
+            // A promise given before the start binds after it.
+            promise: if promised_for.is_zero() { Instant(0) } else { now.after(promised_for) },
             random: Random::new(seed),
-            answers: Vec::new(),
-            accepted: None,
+            accepted: LogIndex(0),
+            heartbeat: Instant(0),
+            rare: None,
             granted: 0,
             requests: 0,
-            hard_changed: false,
-            heartbeat_owed: false,
-            seat: u8::try_from(seat).expect("a configuration has at most VOTERS_MAX voters"),
+            priority: 0,
+            flags: Flags::default(),
         };
+        for (index, configuration) in changes {
+            raft.adopt(index, Arc::new(configuration));
+        }
         raft.reset_deadline(now);
         Ok(raft)
     }
 
-    /// Takes a message from a peer.
+    /// Takes a message from a peer, which came from the node `from`.
     ///
     /// # Errors
     /// A message that no correct replica of this group sends to this one is refused and changes nothing.
-    pub fn handle_message(&mut self, now: Instant, message: Message<'_>) -> Result<(), MessageError> {
-        let seat = self.check(&message)?;
+    pub fn handle_message(&mut self, now: Instant, from: Sender, message: Message<'_>) -> Result<(), MessageError> {
+        self.check(from, &message)?;
+        let peer = Member { replica: message.from, node: from.node };
+        if message.body.is_for_leaders() && self.configuration.seat(peer.replica).is_none() {
+            // Who is no member any more has nothing to answer, and its term is nobody's.
+            return Ok(());
+        }
         match message.body {
             // Pre-votes carry a term that nobody is in yet, so they stay out of the rules for terms.
-            Body::PreVote { last } => self.handle_pre_vote(now, seat, message.term, last),
-            Body::PreVoteAnswer { granted: true } => self.handle_pre_vote_granted(now, seat, message.term),
-            _ if message.term < self.hard.term => self.answer_stale(seat, &message.body),
+            Body::PreVote { last, priority } => self.handle_pre_vote(now, peer, message.term, last, priority),
+            Body::PreVoteAnswer { granted: true } => self.handle_pre_vote_granted(now, peer, message.term),
+            Body::NotMember { index } => self.handle_not_member(index),
+            _ if message.term < self.term => self.answer_stale(peer, &message.body),
+            // Not even its term is taken: that alone would depose the leader (Raft thesis, section 4.2.3).
+            Body::Vote { transfer: false, .. } if message.term > self.term && self.is_loyal(now) => {}
             _ => {
                 // A higher term ends whatever this replica was (Raft paper, section 5.1).
-                if message.term > self.hard.term {
+                if message.term > self.term {
                     self.enter_term(message.term);
                     self.become_follower(now);
                 }
-                self.handle_in_term(now, seat, message);
+                self.handle_in_term(now, peer, from.keeps_promises, message.body);
             }
         }
         Ok(())
     }
 
-    /// The deadline passed: campaigns. Harmless when early.
+    /// The deadline passed: who follows campaigns, who leads looks whether it is still heard. Harmless when early.
     pub fn handle_deadline(&mut self, now: Instant) {
-        if self.deadline.is_some_and(|deadline| now >= deadline) {
-            self.campaign(now);
+        if now < self.deadline {
+            return;
+        }
+        if matches!(self.state, State::Leader(_)) {
+            return self.check_leadership(now);
+        }
+        self.flags.sits_out = false;
+        if self.campaign(now).is_err() {
+            self.reset_deadline(now);
         }
     }
 
@@ -214,9 +292,9 @@ impl Raft {
     /// on, not earlier (Raft thesis, section 10.2.1).
     pub fn handle_persisted(&mut self, receipt: Receipt) {
         let durable_grew = self.log.persisted(receipt.generation, receipt.index);
-        if matches!(self.state, State::Candidate) && receipt.hard == self.hard {
-            assert_eq!(self.hard.vote, Some(self.replica), "a candidate votes for itself");
-            self.count_vote(usize::from(self.seat));
+        if matches!(self.state, State::Candidate) && receipt.hard == self.hard_state() {
+            assert_eq!(self.vote, self.replica, "a candidate votes for itself");
+            self.count_own_vote();
         }
         if durable_grew {
             self.advance_commit();
@@ -244,12 +322,15 @@ impl Raft {
     /// means that it never will be.
     ///
     /// # Errors
-    /// If this replica doesn't lead, or too much is uncommitted; nothing is appended then.
+    /// If this replica doesn't lead, gives its leadership away, or too much is uncommitted; nothing is appended then.
     pub fn propose(&mut self, data: Bytes) -> Result<LogPosition, ProposeError> {
         let State::Leader(leadership) = &self.state else {
-            return Err(ProposeError::NotLeader { leader: self.leader });
+            return Err(ProposeError::NotLeader { leader: self.leader() });
         };
-        let entry = Entry { term: self.hard.term, index: self.log.last_index().next(), kind: EntryKind::Command, data };
+        if let Some(to) = self.transferee() {
+            return Err(ProposeError::Transferring { to });
+        }
+        let entry = Entry { term: self.term, index: self.log.last_index().next(), kind: EntryKind::Command, data };
         let uncommitted = leadership.uncommitted_bytes;
         if uncommitted > 0 && uncommitted.saturating_add(entry.cost()) > self.settings.uncommitted_bytes_max {
             return Err(ProposeError::Uncommitted);
@@ -262,35 +343,67 @@ impl Raft {
 
 impl Raft {
     /// A message of this replica's own term.
-    fn handle_in_term(&mut self, now: Instant, seat: usize, message: Message<'_>) {
-        match message.body {
-            Body::Vote { last } => self.handle_vote(now, seat, last),
+    fn handle_in_term(&mut self, now: Instant, peer: Member, keeps_promises: bool, body: Body<'_>) {
+        match body {
+            Body::Vote { last, transfer } => self.handle_vote(now, peer, last, transfer),
             Body::VoteAnswer { granted } => {
                 if granted && matches!(self.state, State::Candidate) {
-                    self.count_vote(seat);
+                    self.count_vote(peer.replica);
                 }
             }
             Body::Append { previous, commit, entries } => {
-                self.hear_leader(now, message.from);
-                self.handle_append(seat, previous, commit, entries);
+                self.hear_leader(now, peer);
+                self.handle_append(now, peer, previous, commit, entries);
             }
-            Body::Heartbeat { commit } => {
-                self.hear_leader(now, message.from);
-                self.handle_heartbeat(commit);
+            Body::Heartbeat { commit, sent } => {
+                self.hear_leader(now, peer);
+                self.handle_heartbeat(commit, sent);
             }
-            Body::AppendAccepted { matched } => self.handle_append_accepted(seat, matched),
-            Body::AppendRejected { rejected, hint, .. } => self.handle_append_rejected(seat, rejected, hint),
-            // Beats probe a silent peer on their own; the answer's term was its news.
-            Body::HeartbeatAnswer => {}
-            // A refusal; if its term was higher, it has already done its work. Granted ones never come here.
-            Body::PreVoteAnswer { .. } | Body::PreVote { .. } => {}
+            Body::Snapshot { last, configuration, configuration_index } => {
+                self.hear_leader(now, peer);
+                self.handle_snapshot(now, last, configuration, configuration_index);
+            }
+            Body::TimeoutNow { last } => self.handle_timeout_now(now, peer, last),
+            Body::AppendAccepted { matched } => self.handle_append_accepted(peer.replica, matched),
+            Body::AppendRejected { rejected, hint, .. } => self.handle_append_rejected(peer.replica, rejected, hint),
+            Body::HeartbeatAnswer { sent } => self.handle_heartbeat_answer(peer.replica, sent, keeps_promises),
+            Body::ReadRequest { id } => self.handle_read_request(now, peer, id),
+            Body::ReadAnswer { id, index } => self.handle_read_answer(id, index),
+            // A refusal; if its term was higher, it has already done its work. The others never come here.
+            Body::PreVoteAnswer { .. } | Body::PreVote { .. } | Body::NotMember { .. } => {}
         }
+    }
+
+    pub(crate) fn hard_state(&self) -> HardState {
+        HardState { term: self.term, vote: (self.vote.0 != 0).then_some(self.vote) }
+    }
+
+    /// What is seldom needed, made at need.
+    pub(crate) fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    /// Gives the memory back that nothing needs any more.
+    pub(crate) fn tidy(&mut self) {
+        self.rare.take_if(|rare| rare.is_empty());
     }
 }
 
-fn leader_hint(leader: &Option<ReplicaId>) -> alloc::string::String {
+impl Rare {
+    fn is_empty(&self) -> bool {
+        let nothing_owed = self.answers.is_empty() && self.asked.is_empty() && self.asking.is_none();
+        nothing_owed && self.former.is_empty() && self.transfer.is_none() && self.forced.is_none()
+    }
+}
+
+pub(crate) fn seat_of(configuration: &Configuration, replica: ReplicaId) -> Option<u8> {
+    let seat = configuration.seat(replica)?;
+    Some(u8::try_from(seat).expect("a configuration has at most MEMBERS_MAX members"))
+}
+
+pub(crate) fn leader_hint(leader: &Option<Member>) -> alloc::string::String {
     match leader {
-        Some(leader) => alloc::format!("; replica {leader} leads"),
+        Some(leader) => alloc::format!("; replica {} leads", leader.replica),
         None => "; no leader is known".into(),
     }
 }

@@ -1,4 +1,4 @@
-//! A small generator of pseudo-random numbers for election time-outs. Its seed is an input: equal seeds, equal runs.
+//! A small generator of pseudo-random numbers for election time-outs and the names of read requests. Its seed is an input: equal seeds, equal runs.
 
 use core::time::Duration;
 
@@ -11,7 +11,7 @@ impl Random {
         Random(seed)
     }
 
-    fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

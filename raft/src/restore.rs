@@ -1,30 +1,70 @@
 //! What a replica is opened with. A disk's word is checked before anything relies on it.
 
+use crate::codec::ConfigurationEntry;
+use crate::configuration::Configuration;
 use crate::settings::SettingsError;
-use crate::types::{Entry, HardState, LogIndex, LogPosition, ReplicaId, Term};
+use crate::types::{Entry, EntryKind, HardState, LogIndex, LogPosition, Term};
+use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::time::Duration;
 
-/// What a replica's disk held when it was opened. The default is a fresh replica.
-#[derive(Clone, Debug, Default)]
+/// What a replica's disk held when it was opened.
+#[derive(Clone, Debug)]
 pub struct Restored {
     /// Term and vote.
     pub hard_state: HardState,
-    /// All entries, from index 1.
+    /// What the log goes on from.
+    pub base: Base,
+    /// All entries after the base.
     pub entries: Vec<Entry>,
-    /// What the state machine already holds.
+    /// What the state machine already holds; at or above the base.
     pub applied: LogIndex,
+    /// For how long from now the replica keeps promises that it may have given before
+    /// ([`Settings::promise_after_restart`](crate::Settings::promise_after_restart) of the settings it had then); zero
+    /// if none of its answers could have been counted for a lease.
+    pub promised_for: Duration,
+}
+
+/// What is before the first entry of a log.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// Where the log begins; zero unless it was compacted.
+    pub position: LogPosition,
+    /// The members at that position.
+    pub configuration: Arc<Configuration>,
+    /// Index of the entry that made them so; zero for the initial members.
+    pub configuration_index: LogIndex,
+}
+
+impl Base {
+    /// The beginning of a group of these members; [`Configuration::joining`] for a replica that joins one.
+    #[must_use]
+    pub fn initial(configuration: Arc<Configuration>) -> Base {
+        Base { position: LogPosition::default(), configuration, configuration_index: LogIndex(0) }
+    }
+}
+
+impl Restored {
+    /// A replica that was just created.
+    #[must_use]
+    pub fn fresh(configuration: Arc<Configuration>) -> Restored {
+        Restored {
+            hard_state: HardState::default(),
+            base: Base::initial(configuration),
+            entries: Vec::new(),
+            applied: LogIndex(0),
+            promised_for: Duration::ZERO,
+        }
+    }
 }
 
 /// Why a replica can't be opened with what was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RestoreError {
-    /// The replica is no voter of the configuration.
-    #[error("replica {0} is not in the configuration")]
-    NotMember(ReplicaId),
     /// A setting can't be.
     #[error(transparent)]
     Settings(#[from] SettingsError),
-    /// The entries have a gap, or don't start at index 1.
+    /// The entries have a gap, or don't start after the base.
     #[error("entry {found} stands where entry {expected} should be")]
     NotContiguous {
         /// The index that should be there.
@@ -44,27 +84,43 @@ pub enum RestoreError {
         /// The term of the hard state.
         current: Term,
     },
+    /// An entry should hold a configuration and doesn't.
+    #[error("entry {0} holds no configuration that this version knows")]
+    NoConfiguration(LogIndex),
+    /// The base is no position: an index without a term, a configuration after it, or joint members at the beginning.
+    #[error("the base of the log is out of range")]
+    Base,
     /// The term is above [`Term::MAX`].
     #[error("term {0} is out of range")]
     TermOutOfRange(Term),
-    /// The state machine is ahead of the log.
-    #[error("applied index {applied} is above the last index {last}")]
-    AppliedBeyondLog {
+    /// The state machine is ahead of the log, or behind its base.
+    #[error("applied index {applied} is not within the log, from {base} to {last}")]
+    AppliedOutsideLog {
         /// What the machine holds.
         applied: LogIndex,
+        /// The log's base.
+        base: LogIndex,
         /// What the log holds.
         last: LogIndex,
     },
 }
 
 impl Restored {
-    /// Whether this is a log that this crate could have had persisted.
-    pub(crate) fn check(&self) -> Result<(), RestoreError> {
+    /// Whether this is a log that this crate could have had persisted; the configurations in it.
+    pub(crate) fn check(&self) -> Result<Vec<(LogIndex, Configuration)>, RestoreError> {
         let current = self.hard_state.term;
         if current > Term::MAX {
             return Err(RestoreError::TermOutOfRange(current));
         }
-        let mut before = LogPosition::default();
+        let base = self.base.position;
+        if (base.index.0 == 0) != (base.term.0 == 0) || base.term > current || base.index > LogIndex::MAX {
+            return Err(RestoreError::Base);
+        }
+        if self.base.configuration_index > base.index {
+            return Err(RestoreError::Base);
+        }
+        let mut changes = Vec::new();
+        let mut before = base;
         for entry in &self.entries {
             let expected = before.index.next();
             if entry.index != expected {
@@ -74,11 +130,17 @@ impl Restored {
                 let (index, term, before) = (entry.index, entry.term, before.term);
                 return Err(RestoreError::TermOutOfOrder { index, term, before, current });
             }
+            if entry.kind == EntryKind::Configuration {
+                let held = ConfigurationEntry::decode(&entry.data);
+                let held = held.map_err(|_| RestoreError::NoConfiguration(entry.index))?;
+                changes.push((entry.index, held.configuration));
+            }
             before = entry.position();
         }
-        if self.applied > before.index {
-            return Err(RestoreError::AppliedBeyondLog { applied: self.applied, last: before.index });
+        if self.applied > before.index || self.applied < base.index {
+            let (applied, base, last) = (self.applied, base.index, before.index);
+            return Err(RestoreError::AppliedOutsideLog { applied, base, last });
         }
-        Ok(())
+        Ok(changes)
     }
 }

@@ -19,6 +19,11 @@ pub struct Settings {
     /// Most bytes of entries above the commit index; a proposal beyond is refused. An entry that alone is larger is
     /// taken when nothing else is uncommitted.
     pub uncommitted_bytes_max: usize,
+    /// Whether a leader may serve reads on its followers' promises alone ([`Raft::lease_read`](crate::Raft::lease_read)).
+    /// Safe only while no clock drifts by more than `clock_drift_max_ppm`.
+    pub leases: bool,
+    /// How far any clock of the group may run fast or slow against true time, in millionths. Leases are shorter by it.
+    pub clock_drift_max_ppm: u32,
 }
 
 impl Default for Settings {
@@ -30,6 +35,8 @@ impl Default for Settings {
             inflight_appends_max: 256,
             inflight_bytes_max: 8 << 20,
             uncommitted_bytes_max: 32 << 20,
+            leases: false,
+            clock_drift_max_ppm: 10_000,
         }
     }
 }
@@ -63,9 +70,14 @@ pub enum SettingsError {
     /// No uncommitted bytes.
     #[error("uncommitted_bytes_max must be above zero")]
     UncommittedBytesMax,
+    /// A drift that no clock has, or that leaves no lease.
+    #[error("clock_drift_max_ppm must be from 1 to {most}, not {0}", most = Settings::CLOCK_DRIFT_MOST_PPM)]
+    ClockDriftMaxPpm(u32),
 }
 
 impl Settings {
+    /// Highest value of [`Settings::clock_drift_max_ppm`].
+    pub const CLOCK_DRIFT_MOST_PPM: u32 = 200_000;
     /// Highest value of [`Settings::election_timeout_max`].
     pub const ELECTION_TIMEOUT_MOST: Duration = Duration::from_secs(24 * 60 * 60);
     /// Highest value of [`Settings::inflight_appends_max`].
@@ -95,7 +107,28 @@ impl Settings {
         if self.uncommitted_bytes_max == 0 {
             return Err(SettingsError::UncommittedBytesMax);
         }
+        if !(1..=Self::CLOCK_DRIFT_MOST_PPM).contains(&self.clock_drift_max_ppm) {
+            return Err(SettingsError::ClockDriftMaxPpm(self.clock_drift_max_ppm));
+        }
         Ok(())
+    }
+
+    /// How long a leader relies on a promise of [`Settings::election_timeout_min`], counted from before it was made: what
+    /// is left of it when the leader's clock is as slow and the follower's as fast as allowed.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        let ppm = u128::from(self.clock_drift_max_ppm);
+        let nanos = self.election_timeout_min.as_nanos() * (1_000_000 - ppm) / (1_000_000 + ppm);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+
+    /// How long a replica that starts again keeps the promises it may have made before: as long as any leader relies on
+    /// them, by a clock that may run fast.
+    #[must_use]
+    pub fn promise_after_restart(&self) -> Duration {
+        let ppm = u128::from(self.clock_drift_max_ppm);
+        let nanos = self.election_timeout_min.as_nanos() * (1_000_000 + ppm) / 1_000_000;
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX)).saturating_add(Duration::from_nanos(1))
     }
 }
 
@@ -117,5 +150,14 @@ mod tests {
         assert!(error.to_string().contains("election_timeout_max"), "{error}");
         let none = Settings { inflight_appends_max: 0, ..Settings::default() };
         assert_eq!(none.validate(), Err(SettingsError::InflightAppendsMax(0)));
+        let still = Settings { clock_drift_max_ppm: 0, ..Settings::default() };
+        assert_eq!(still.validate(), Err(SettingsError::ClockDriftMaxPpm(0)));
+    }
+
+    #[test]
+    fn a_lease_is_shorter_than_the_promise_it_rests_on() {
+        let settings = Settings { clock_drift_max_ppm: 100_000, ..Settings::default() };
+        assert_eq!(settings.lease(), Duration::from_nanos(818_181_818));
+        assert!(settings.promise_after_restart() > Duration::from_millis(1_100));
     }
 }

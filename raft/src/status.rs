@@ -1,8 +1,9 @@
 //! What can be asked of a replica: nothing here changes anything.
 
+use crate::configuration::Configuration;
 use crate::message::Entries;
-use crate::raft::{Raft, State};
-use crate::types::{Configuration, GroupId, Instant, LogIndex, LogPosition, ReplicaId, Term};
+use crate::raft::{NOBODY, Raft, State};
+use crate::types::{GroupId, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
 use alloc::sync::Arc;
 
 /// What a replica is in its group (Raft paper, section 5.1; the pre-candidate: Raft thesis, section 9.6).
@@ -45,19 +46,19 @@ impl Raft {
     /// Its term; perhaps not durable yet.
     #[must_use]
     pub fn term(&self) -> Term {
-        self.hard.term
+        self.term
     }
 
     /// Whom it voted for in its term; perhaps not durable yet.
     #[must_use]
     pub fn vote(&self) -> Option<ReplicaId> {
-        self.hard.vote
+        self.hard_state().vote
     }
 
     /// Who leads its term, if it knows.
     #[must_use]
-    pub fn leader(&self) -> Option<ReplicaId> {
-        self.leader
+    pub fn leader(&self) -> Option<Member> {
+        (self.leader != NOBODY).then_some(self.leader)
     }
 
     /// Highest index known to be committed.
@@ -84,16 +85,28 @@ impl Raft {
         self.log.durable()
     }
 
-    /// When it wants [`handle_deadline`](Raft::handle_deadline); never as a leader.
+    /// When it wants [`handle_deadline`](Raft::handle_deadline).
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        (self.deadline != Instant::NEVER).then_some(self.deadline)
     }
 
-    /// The members of the group.
+    /// Until when it promised, or may have promised before its start, to elect nobody but the leader it heard.
+    #[must_use]
+    pub fn promise(&self) -> Instant {
+        self.promise
+    }
+
+    /// The members of the group, by the last entry that says so, committed or not.
     #[must_use]
     pub fn configuration(&self) -> &Arc<Configuration> {
         &self.configuration
+    }
+
+    /// Index of that entry; zero for the initial members.
+    #[must_use]
+    pub fn configuration_index(&self) -> LogIndex {
+        self.configuration_index
     }
 
     /// Bytes of all entries in memory ([`Entry::cost`](crate::Entry::cost)).
@@ -102,7 +115,7 @@ impl Raft {
         self.log.bytes()
     }
 
-    /// Term of the entry at `index`; `None` if there is none.
+    /// Term of the entry at `index`; `None` if there is none, or the log no longer knows it.
     #[must_use]
     pub fn entry_term(&self, index: LogIndex) -> Option<Term> {
         self.log.term(index).filter(|_| index > LogIndex(0))

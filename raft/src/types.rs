@@ -1,6 +1,5 @@
 //! Plain types of the protocol: identities, positions, entries. One word, one meaning, as ARCHITECTURE.md fixes them.
 
-use alloc::vec::Vec;
 use bytes::Bytes;
 use core::fmt;
 use core::time::Duration;
@@ -93,6 +92,9 @@ impl LogPosition {
 pub struct Instant(pub u64);
 
 impl Instant {
+    /// A moment that never comes.
+    pub const NEVER: Instant = Instant(u64::MAX);
+
     /// This moment and `duration` later; saturates at the end of time (584 years).
     #[must_use]
     pub const fn after(self, duration: Duration) -> Instant {
@@ -116,6 +118,8 @@ pub enum EntryKind {
     Command = 0,
     /// The empty entry with which a new leader commits what earlier terms left (Raft paper, section 8).
     Empty = 1,
+    /// The group's members from here on ([`ConfigurationEntry`](crate::ConfigurationEntry)).
+    Configuration = 2,
 }
 
 impl EntryKind {
@@ -125,6 +129,7 @@ impl EntryKind {
         match byte {
             0 => Some(EntryKind::Command),
             1 => Some(EntryKind::Empty),
+            2 => Some(EntryKind::Configuration),
             _ => None,
         }
     }
@@ -139,7 +144,7 @@ pub struct Entry {
     pub index: LogIndex,
     /// What it is for.
     pub kind: EntryKind,
-    /// The command; empty for [`EntryKind::Empty`]. Cloning shares the bytes.
+    /// The command, or the members; empty for [`EntryKind::Empty`]. Cloning shares the bytes.
     pub data: Bytes,
 }
 
@@ -167,105 +172,10 @@ pub struct HardState {
 }
 
 /// One member of a group: a replica and the node that holds it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Member {
     /// The replica.
     pub replica: ReplicaId,
     /// The node it lives on.
     pub node: NodeId,
-}
-
-/// The members of a group. Static in this version: set when the group is created.
-///
-/// Invariant: not empty, at most [`Configuration::VOTERS_MAX`] voters, no replica and no node twice, none of them zero;
-/// sorted by replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Configuration {
-    voters: Vec<Member>,
-}
-
-/// Why a set of members is no configuration.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ConfigurationError {
-    /// There is no voter.
-    #[error("a group needs at least one voter")]
-    Empty,
-    /// Too many voters.
-    #[error("a group has at most {max} voters, not {count}", max = Configuration::VOTERS_MAX)]
-    TooMany {
-        /// How many were given.
-        count: usize,
-    },
-    /// A replica or node id is zero.
-    #[error("replica and node ids start at 1")]
-    ZeroId,
-    /// One replica is named twice.
-    #[error("replica {0} is named twice")]
-    ReplicaTwice(ReplicaId),
-    /// One node holds two replicas.
-    #[error("node {0} would hold two replicas of one group")]
-    NodeTwice(NodeId),
-}
-
-impl Configuration {
-    /// Most voters a group can have.
-    pub const VOTERS_MAX: usize = 32;
-
-    /// Checks and sorts the members.
-    ///
-    /// # Errors
-    /// Says which rule of the invariant the members break.
-    pub fn new(mut voters: Vec<Member>) -> Result<Configuration, ConfigurationError> {
-        if voters.is_empty() {
-            return Err(ConfigurationError::Empty);
-        }
-        if voters.len() > Self::VOTERS_MAX {
-            return Err(ConfigurationError::TooMany { count: voters.len() });
-        }
-        voters.sort_unstable_by_key(|m| m.replica);
-        for (i, member) in voters.iter().enumerate() {
-            if member.replica.0 == 0 || member.node.0 == 0 {
-                return Err(ConfigurationError::ZeroId);
-            }
-            for earlier in &voters[..i] {
-                if earlier.replica == member.replica {
-                    return Err(ConfigurationError::ReplicaTwice(member.replica));
-                }
-                if earlier.node == member.node {
-                    return Err(ConfigurationError::NodeTwice(member.node));
-                }
-            }
-        }
-        Ok(Configuration { voters })
-    }
-
-    /// The voters, sorted by replica.
-    #[must_use]
-    pub fn voters(&self) -> &[Member] {
-        &self.voters
-    }
-
-    /// How many voters make a majority.
-    #[must_use]
-    pub fn quorum(&self) -> usize {
-        self.voters.len() / 2 + 1
-    }
-
-    /// Place of `replica` among the voters.
-    #[must_use]
-    pub fn voter_index(&self, replica: ReplicaId) -> Option<usize> {
-        self.voters.binary_search_by_key(&replica, |m| m.replica).ok()
-    }
-
-    /// The member on `node`; a node holds at most one.
-    #[must_use]
-    pub fn member_on(&self, node: NodeId) -> Option<Member> {
-        self.voters.iter().copied().find(|member| member.node == node)
-    }
-
-    /// The node that holds `replica`.
-    #[must_use]
-    pub fn node_of(&self, replica: ReplicaId) -> Option<NodeId> {
-        self.voter_index(replica).map(|i| self.voters[i].node)
-    }
 }

@@ -2,7 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 use raftyard_raft::{
-    Body, Configuration, GroupId, Instant, LogIndex, Member, Message, NodeId, Raft, ReplicaId, Restored, Role, Settings,
+    Body, Configuration, GroupId, Instant, LogIndex, Member, Message, NodeId, Raft, ReplicaId, Restored, Role, Sender,
+    Settings,
 };
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
@@ -35,6 +36,7 @@ static ALLOCATOR: Counting = Counting;
 const IDLE_GROUP_BYTES_MAX: usize = 400;
 
 fn turn(raft: &mut Raft, others: &mut [&mut Raft]) {
+    let from = Sender { node: NodeId(raft.replica().0), keeps_promises: true };
     while let Some(persist) = raft.poll_persist(usize::MAX) {
         let receipt = persist.receipt;
         raft.handle_persisted(receipt);
@@ -42,7 +44,7 @@ fn turn(raft: &mut Raft, others: &mut [&mut Raft]) {
     while let Some(outgoing) = raft.poll_message() {
         let message: Message<'_> = outgoing.message;
         let to = others.iter_mut().find(|r| r.replica() == message.to).unwrap();
-        to.handle_message(Instant(1), message).unwrap();
+        to.handle_message(Instant(1), from, message).unwrap();
     }
     while raft.poll_committed(usize::MAX).is_some() {}
 }
@@ -55,17 +57,17 @@ fn an_idle_group_is_small() {
     let before = BYTES.load(Ordering::Relaxed);
     let open = |id| {
         let (configuration, settings) = (configuration.clone(), settings.clone());
-        Raft::new(GroupId(1), ReplicaId(id), configuration, Restored::default(), settings, Instant(0), id).unwrap()
+        Raft::new(GroupId(1), ReplicaId(id), Restored::fresh(configuration), settings, Instant(0), id).unwrap()
     };
     let (mut a, mut b, mut c) = (open(1), open(2), open(3));
-    a.campaign(Instant(0));
+    a.campaign(Instant(0)).unwrap();
     let mut exchange = || {
         for _ in 0..10 {
             turn(&mut a, &mut [&mut b, &mut c]);
             turn(&mut b, &mut [&mut a, &mut c]);
             turn(&mut c, &mut [&mut a, &mut b]);
         }
-        a.beat();
+        a.beat(Instant(1));
     };
     for _ in 0..4 {
         exchange();

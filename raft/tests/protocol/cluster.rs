@@ -1,11 +1,11 @@
 //! A group whose disks and network do exactly what the test says. Every step ends with a check of the invariants.
 
 use crate::invariants::Invariants;
-use crate::packet::{Packet, list};
+use crate::packet::{Packet, list, members, position};
 use bytes::Bytes;
 use raftyard_raft::{
-    Configuration, Durability, Entry, GroupId, HardState, Instant, LogIndex, Member, MessageError, NodeId,
-    ProposeError, Raft, Receipt, ReplicaId, Restored, Role, Settings,
+    Base, Configuration, Durability, Entry, GroupId, HardState, Instant, LogIndex, Member, MessageError, NodeId,
+    Persist, ProposeError, Raft, Receipt, ReplicaId, Restored, Role, Sender, Settings,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,17 +14,26 @@ use std::time::Duration;
 pub(crate) const GROUP: GroupId = GroupId(7);
 
 /// What is durable of one replica.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Disk {
+    pub(crate) base: Base,
     pub(crate) hard: HardState,
+    /// The entries after the base.
     pub(crate) entries: Vec<Entry>,
+}
+
+/// What one write makes durable.
+#[derive(Clone, Debug)]
+struct Saved {
+    base: Option<Base>,
+    hard: Option<HardState>,
+    entries: Vec<Entry>,
 }
 
 /// A write under way: not durable until it completes, and nothing that waits for it has left.
 #[derive(Debug)]
 struct Write {
-    hard: Option<HardState>,
-    entries: Vec<Entry>,
+    saved: Saved,
     receipt: Receipt,
     waiting: Vec<Packet>,
 }
@@ -32,13 +41,15 @@ struct Write {
 /// One replica and what is its own.
 #[derive(Debug)]
 pub(crate) struct Replica {
-    /// `None` while it is down.
+    /// `None` while it is down, or not created yet.
     pub(crate) raft: Option<Raft>,
     pub(crate) disk: Disk,
+    /// It was created, and so it can start.
+    pub(crate) exists: bool,
     writes: VecDeque<Write>,
 }
 
-/// A group of replicas, named from 1.
+/// A group of replicas, named from 1; replica n is on node n.
 #[derive(Debug)]
 pub(crate) struct Cluster {
     pub(crate) replicas: Vec<Replica>,
@@ -50,7 +61,6 @@ pub(crate) struct Cluster {
     pub(crate) trace: Option<Vec<String>>,
     /// Most bytes of one write, and most writes begun in one turn.
     pub(crate) persist: (usize, usize),
-    configuration: Arc<Configuration>,
     settings: Arc<Settings>,
     seed: u64,
 }
@@ -64,23 +74,39 @@ pub(crate) fn settings() -> Settings {
     }
 }
 
+pub(crate) fn member(id: usize) -> Member {
+    Member { replica: ReplicaId(id as u64), node: NodeId(id as u64) }
+}
+
+/// The disks of `count` replicas, all of them voters.
+pub(crate) fn fresh(count: usize) -> Vec<Option<Disk>> {
+    let configuration = Configuration::new((1..=count).map(member).collect()).unwrap();
+    (0..count).map(|_| Some(Disk::fresh(configuration.clone()))).collect()
+}
+
 impl Cluster {
-    pub(crate) fn new(disks: Vec<Disk>, settings: Settings, seed: u64) -> Cluster {
-        let member = |id| Member { replica: ReplicaId(id), node: NodeId(id) };
-        let members = (1..=disks.len() as u64).map(member).collect();
+    /// Replicas with these disks; those without are created later, by [`join`](Cluster::join).
+    pub(crate) fn new(disks: Vec<Option<Disk>>, settings: Settings, seed: u64) -> Cluster {
+        let replica = |disk: Option<Disk>| Replica {
+            raft: None,
+            exists: disk.is_some(),
+            disk: disk.unwrap_or_else(|| Disk::fresh(Configuration::joining())),
+            writes: VecDeque::new(),
+        };
         let mut cluster = Cluster {
             invariants: Invariants::new(disks.len()),
-            replicas: disks.into_iter().map(|disk| Replica { raft: None, disk, writes: VecDeque::new() }).collect(),
+            replicas: disks.into_iter().map(replica).collect(),
             network: Vec::new(),
             now: Instant(1_000),
             trace: None,
             persist: (usize::MAX, usize::MAX),
-            configuration: Arc::new(Configuration::new(members).unwrap()),
             settings: Arc::new(settings),
             seed,
         };
         for id in cluster.ids() {
-            cluster.restart(id, LogIndex(0));
+            if cluster.replica(id).exists {
+                cluster.restart(id, LogIndex(0));
+            }
         }
         cluster
     }
@@ -107,14 +133,21 @@ impl Cluster {
         self.replica(id).writes.len()
     }
 
-    /// Starts a replica from its disk. `applied`: what its state machine still holds.
+    /// Creates a replica that knows nobody: whoever leads the group will speak to it once it is a member.
+    pub(crate) fn join(&mut self, id: usize) {
+        self.replicas[id - 1].exists = true;
+        self.restart(id, LogIndex(0));
+    }
+
+    /// Starts a replica from its disk. `applied`: what its state machine still holds; at least what the log's base says.
     pub(crate) fn restart(&mut self, id: usize, applied: LogIndex) {
-        let Disk { hard, entries } = self.replica(id).disk.clone();
-        let restored = Restored { hard_state: hard, entries, applied };
+        let Disk { base, hard, entries } = self.replica(id).disk.clone();
+        let applied = applied.max(base.position.index);
+        let promised_for = if self.settings.leases { self.settings.promise_after_restart() } else { Duration::ZERO };
+        let restored = Restored { hard_state: hard, base, entries, applied, promised_for };
         self.seed += 1;
-        let (configuration, settings) = (self.configuration.clone(), self.settings.clone());
-        let replica = ReplicaId(id as u64);
-        let raft = Raft::new(GROUP, replica, configuration, restored, settings, self.now, self.seed).unwrap();
+        let settings = self.settings.clone();
+        let raft = Raft::new(GROUP, ReplicaId(id as u64), restored, settings, self.now, self.seed).unwrap();
         self.invariants.restarted(id, hard.term, applied);
         self.replicas[id - 1].raft = Some(raft);
         self.turn(id);
@@ -125,15 +158,15 @@ impl Cluster {
         self.replicas[id - 1].raft = None;
         let writes = std::mem::take(&mut self.replicas[id - 1].writes);
         for write in writes.into_iter().take(kept) {
-            self.replicas[id - 1].disk.take(write.hard, write.entries);
+            self.replicas[id - 1].disk.take(write.saved);
         }
     }
 
     /// The oldest write under way completes: what waited for it leaves, and the replica hears of it.
     pub(crate) fn persisted(&mut self, id: usize) {
         let Some(write) = self.replicas[id - 1].writes.pop_front() else { return };
-        self.note(|| format!("{id} holds {}", describe_write(write.hard, &write.entries)));
-        self.replicas[id - 1].disk.take(write.hard, write.entries);
+        self.note(|| format!("{id} holds {}", write.saved.describe()));
+        self.replicas[id - 1].disk.take(write.saved);
         for packet in write.waiting {
             self.send(packet);
         }
@@ -144,7 +177,8 @@ impl Cluster {
     /// Gives a message to its receiver, which is not polled yet. One that is down loses it.
     pub(crate) fn deliver(&mut self, packet: &Packet) -> Result<(), MessageError> {
         let now = self.now;
-        self.raft(packet.to()).map_or(Ok(()), |raft| raft.handle_message(now, packet.message()))
+        let from = Sender { node: NodeId(packet.from() as u64), keeps_promises: self.settings.leases };
+        self.raft(packet.to()).map_or(Ok(()), |raft| raft.handle_message(now, from, packet.message()))
     }
 
     pub(crate) fn propose(&mut self, id: usize, data: &str) -> Result<(), ProposeError> {
@@ -179,11 +213,10 @@ impl Cluster {
         for _ in 0..writes_max {
             let raft = self.raft(id).expect("the caller checked");
             let Some(persist) = raft.poll_persist(bytes_max) else { break };
-            let hard = persist.hard_state;
-            let entries: Vec<Entry> = persist.entries.0.iter().chain(persist.entries.1).cloned().collect();
-            let receipt = persist.receipt;
-            self.note(|| format!("{id} writes {}", describe_write(hard, &entries)));
-            self.replicas[id - 1].writes.push_back(Write { hard, entries, receipt, waiting: Vec::new() });
+            let Persist { base, hard_state: hard, entries: (left, right), receipt } = persist;
+            let saved = Saved { base, hard, entries: left.iter().chain(right).cloned().collect() };
+            self.note(|| format!("{id} writes {}", saved.describe()));
+            self.replicas[id - 1].writes.push_back(Write { saved, receipt, waiting: Vec::new() });
         }
     }
 
@@ -191,7 +224,8 @@ impl Cluster {
         loop {
             let raft = self.raft(id).expect("the caller checked");
             let Some(outgoing) = raft.poll_message() else { break };
-            let (packet, durability) = (Packet::new(outgoing.message), outgoing.durability);
+            let (packet, durability) = (Packet::new(outgoing.message, outgoing.node), outgoing.durability);
+            assert_eq!(packet.node().0 as usize, packet.to(), "a message goes to the node of its receiver");
             match self.replicas[id - 1].writes.back_mut() {
                 Some(write) if durability == Durability::AfterPersist => {
                     write.waiting.push(packet.clone());
@@ -203,6 +237,8 @@ impl Cluster {
     }
 
     fn poll_committed(&mut self, id: usize) {
+        // A snapshot is applied as a whole.
+        self.invariants.restored(&self.replicas, id);
         loop {
             let raft = self.raft(id).expect("the caller checked");
             let Some((left, right)) = raft.poll_committed(usize::MAX) else { break };
@@ -215,7 +251,10 @@ impl Cluster {
     fn send(&mut self, packet: Packet) {
         self.invariants.sent(&self.replicas, &packet);
         self.note(|| packet.describe());
-        self.network.push(packet);
+        // Nobody listens where nothing was created.
+        if self.replicas.get(packet.to() - 1).is_some_and(|replica| replica.exists) {
+            self.network.push(packet);
+        }
     }
 
     fn note(&mut self, text: impl FnOnce() -> String) {
@@ -226,20 +265,55 @@ impl Cluster {
 }
 
 impl Disk {
-    fn take(&mut self, hard: Option<HardState>, entries: Vec<Entry>) {
-        self.hard = hard.unwrap_or(self.hard);
-        if let Some(first) = entries.first() {
-            let before = first.index.0 as usize - 1;
+    pub(crate) fn fresh(configuration: Configuration) -> Disk {
+        Disk { base: Base::initial(Arc::new(configuration)), hard: HardState::default(), entries: Vec::new() }
+    }
+
+    /// The entry at `index`, if it is above the base and there.
+    pub(crate) fn entry(&self, index: LogIndex) -> Option<&Entry> {
+        let place = index.0.checked_sub(self.base.position.index.0 + 1)?;
+        self.entries.get(usize::try_from(place).ok()?)
+    }
+
+    /// Where its log ends.
+    pub(crate) fn last(&self) -> LogIndex {
+        LogIndex(self.base.position.index.0 + self.entries.len() as u64)
+    }
+
+    /// Whether it holds that entry, or a base that covers it.
+    pub(crate) fn holds(&self, entry: &Entry) -> bool {
+        entry.index <= self.base.position.index || self.entry(entry.index) == Some(entry)
+    }
+
+    /// The state machine holds everything up to `base`; the log begins there.
+    pub(crate) fn compact(&mut self, base: Base) {
+        let gone = base.position.index.0 - self.base.position.index.0;
+        self.entries.drain(..gone as usize);
+        self.base = base;
+    }
+
+    fn take(&mut self, saved: Saved) {
+        if let Some(base) = saved.base {
+            self.base = base;
+            self.entries.clear();
+        }
+        self.hard = saved.hard.unwrap_or(self.hard);
+        if let Some(first) = saved.entries.first() {
+            let before = (first.index.0 - self.base.position.index.0) as usize - 1;
             assert!(before <= self.entries.len(), "a write leaves no gap");
             self.entries.truncate(before);
-            self.entries.extend(entries);
+            self.entries.extend(saved.entries);
         }
     }
 }
 
-fn describe_write(hard: Option<HardState>, entries: &[Entry]) -> String {
-    let vote = |hard: HardState| hard.vote.map_or_else(|| "nobody".to_owned(), |v| v.to_string());
-    let hard = hard.map(|h| format!("term {} vote {}", h.term, vote(h)));
-    let entries = (!entries.is_empty()).then(|| format!("[{}]", list((entries, &[]))));
-    hard.into_iter().chain(entries).collect::<Vec<_>>().join(" ")
+impl Saved {
+    fn describe(&self) -> String {
+        let vote = |hard: HardState| hard.vote.map_or_else(|| "nobody".to_owned(), |v| v.to_string());
+        let base = self.base.as_ref();
+        let base = base.map(|b| format!("base {} members {}", position(b.position), members(&b.configuration)));
+        let hard = self.hard.map(|h| format!("term {} vote {}", h.term, vote(h)));
+        let entries = (!self.entries.is_empty()).then(|| format!("[{}]", list((&self.entries, &[]))));
+        base.into_iter().chain(hard).chain(entries).collect::<Vec<_>>().join(" ")
+    }
 }

@@ -16,7 +16,6 @@ pub(crate) struct Invariants {
     pub(crate) committed: Vec<Entry>,
     applied: Vec<LogIndex>,
     seen: Vec<(Term, LogIndex)>,
-    quorum: usize,
 }
 
 impl Invariants {
@@ -27,7 +26,6 @@ impl Invariants {
             committed: Vec::new(),
             applied: vec![LogIndex(0); replicas],
             seen: vec![(Term(0), LogIndex(0)); replicas],
-            quorum: replicas / 2 + 1,
         }
     }
 
@@ -42,23 +40,42 @@ impl Invariants {
         self.seen[id - 1] = (term, applied);
     }
 
+    /// An operator forces a membership at `id`: what others committed and it lacks is lost, and that is no breach.
+    pub(crate) fn forced(&mut self, replicas: &[Replica], id: usize) {
+        let raft = replicas[id - 1].raft.as_ref().expect("only a replica that is up is forced");
+        self.committed.truncate(raft.last().index.0 as usize);
+        let kept = |entry: &Entry| raft.entry_term(entry.index) == Some(entry.term);
+        let same = self.committed.iter().take_while(|entry| kept(entry)).count();
+        self.committed.truncate(same);
+    }
+
     /// Checks a replica after its turn.
     pub(crate) fn check(&mut self, replicas: &[Replica], id: usize) {
         let Replica { raft: Some(raft), disk, .. } = &replicas[id - 1] else { return };
         self.check_log(raft);
         self.check_commit(replicas, raft);
         assert!(raft.applied() <= raft.commit().min(raft.durable()), "{id} applied what is not committed and durable");
-        // What the replica takes for durable is on its disk, entry by entry.
+        // What the replica takes for durable is on its disk, entry by entry. A snapshot's base is still on its way there.
         let durable = raft.entries(LogIndex(1), raft.durable());
-        assert!(disk.entries.len() >= raft.durable().0 as usize, "{id} takes for durable what is not");
-        for (entry, on_disk) in durable.0.iter().chain(durable.1).zip(&disk.entries) {
-            assert_eq!(entry, on_disk, "{id} takes for durable what is not on its disk");
+        for entry in durable.0.iter().chain(durable.1) {
+            assert!(disk.holds(entry), "{id} takes {entry:?} for durable, which is not on its disk");
         }
         let seen = &mut self.seen[id - 1];
         assert!(raft.term() >= seen.0 && raft.commit() >= seen.1, "{id} went back in term or commit");
         *seen = (raft.term(), raft.commit());
         if raft.role() == Role::Leader {
             self.check_leader(raft, id);
+        }
+    }
+
+    /// The state machine of a replica took a snapshot.
+    pub(crate) fn restored(&mut self, replicas: &[Replica], id: usize) {
+        let raft = replicas[id - 1].raft.as_ref().expect("only a replica that is up takes snapshots");
+        let base = raft.base().position;
+        if base.index > self.applied[id - 1] {
+            let committed = self.committed.get(base.index.0 as usize - 1).map(Entry::position);
+            assert_eq!(committed, Some(base), "a snapshot of what is not committed");
+            self.applied[id - 1] = base.index;
         }
     }
 
@@ -77,7 +94,10 @@ impl Invariants {
     pub(crate) fn sent(&mut self, replicas: &[Replica], packet: &Packet) {
         let message = packet.message();
         let disk = &replicas[packet.from() - 1].disk;
-        let promises = !matches!(message.body, Body::PreVote { .. } | Body::PreVoteAnswer { .. });
+        let promises = !matches!(
+            message.body,
+            Body::PreVote { .. } | Body::PreVoteAnswer { .. } | Body::NotMember { .. } | Body::ReadRequest { .. }
+        );
         assert!(!promises || disk.hard.term >= message.term, "a term is told before it is durable: {message:?}");
         let voted = match message.body {
             Body::Vote { .. } => Some(message.from),
@@ -88,20 +108,20 @@ impl Invariants {
             assert_eq!(disk.hard.vote, voted, "a vote is told before it is durable");
         }
         if let Body::AppendAccepted { matched } = message.body {
-            assert!(disk.entries.len() as u64 >= matched.0, "an entry is acknowledged before it is durable");
+            assert!(disk.last() >= matched, "an entry is acknowledged before it is durable");
             let leader = replicas[packet.to() - 1].raft.as_ref();
             let leads = |raft: &&Raft| raft.role() == Role::Leader && raft.term() == message.term;
-            if let (Some(leader), Some(entry)) =
-                (leader.filter(leads), disk.entries.get(matched.0.wrapping_sub(1) as usize))
-            {
-                assert_eq!(leader.entry_term(matched), Some(entry.term), "something else is acknowledged");
+            if let (Some(leader), Some(entry)) = (leader.filter(leads), disk.entry(matched)) {
+                let there = leader.entry_term(matched);
+                let compacted = matched < leader.base().position.index;
+                assert!(compacted || there == Some(entry.term), "something else is acknowledged");
             }
         }
     }
 
     fn check_log(&mut self, raft: &Raft) {
         let (left, right) = raft.entries(LogIndex(1), raft.last().index);
-        let mut before = LogPosition::default();
+        let mut before = raft.base().position;
         for entry in left.iter().chain(right) {
             assert_eq!(entry.index, before.index.next());
             assert!(entry.term >= before.term && entry.term <= raft.term());
@@ -114,16 +134,20 @@ impl Invariants {
     fn check_commit(&mut self, replicas: &[Replica], raft: &Raft) {
         let (left, right) = raft.entries(LogIndex(1), raft.commit());
         let known = self.committed.len();
-        for (i, entry) in left.iter().chain(right).enumerate() {
-            match self.committed.get(i) {
+        for entry in left.iter().chain(right) {
+            match self.committed.get(entry.index.0 as usize - 1) {
                 Some(committed) => assert_eq!(committed, entry, "what is committed changed"),
-                None => self.committed.push(entry.clone()),
+                None => {
+                    assert_eq!(entry.index.0, self.committed.len() as u64 + 1, "commits skip nothing");
+                    self.committed.push(entry.clone());
+                }
             }
         }
-        if self.committed.len() > known {
-            let last = self.committed.last();
-            let holders = replicas.iter().filter(|r| r.disk.entries.get(self.committed.len() - 1) == last).count();
-            assert!(holders >= self.quorum, "{last:?} is committed but on {holders} disks");
+        if let Some(last) = self.committed.get(known..).and_then(<[Entry]>::last) {
+            let holds = |id: raftyard_raft::ReplicaId| {
+                replicas.get(id.0 as usize - 1).is_some_and(|replica| replica.disk.holds(last))
+            };
+            assert!(raft.configuration().has_quorum(holds), "{last:?} is committed but not on a majority of disks");
         }
     }
 
@@ -131,7 +155,8 @@ impl Invariants {
     fn check_leader(&mut self, raft: &Raft, id: usize) {
         let first = *self.leaders.entry(raft.term()).or_insert(id);
         assert_eq!(first, id, "two replicas lead term {}", raft.term());
-        for entry in self.committed.iter().filter(|e| e.term < raft.term()) {
+        let base = raft.base().position.index;
+        for entry in self.committed.iter().filter(|e| e.term < raft.term() && e.index > base) {
             assert_eq!(raft.entry_term(entry.index), Some(entry.term), "leader {id} lacks what is committed");
         }
     }

@@ -3,7 +3,7 @@
 //!
 //! `RAFTYARD_SEED=n` runs one schedule, `RAFTYARD_SCHEDULES=n` as many.
 
-use crate::cluster::{Cluster, Disk, settings};
+use crate::cluster::{Cluster, fresh, settings};
 use raftyard_raft::{LogIndex, Settings};
 use std::fmt::Write as _;
 
@@ -55,7 +55,7 @@ fn schedule(seed: u64) -> Totals {
         uncommitted_bytes_max: 1_000,
         ..settings()
     };
-    let mut cluster = Cluster::new(vec![Disk::default(); size], settings, seed);
+    let mut cluster = Cluster::new(fresh(size), settings, seed);
     cluster.persist = (1 << dice.below(10), 1 + dice.below(3));
     // Some schedules are nasty, some are nearly quiet, so that both short and long logs are seen.
     let nastiness = dice.below(12);
@@ -79,15 +79,20 @@ fn act(cluster: &mut Cluster, dice: &mut Dice, step: u32, nastiness: usize) -> b
         54..76 => cluster.persisted(id),
         76..87 => propose(cluster, dice, step),
         87..92 => {
+            let now = cluster.now;
             if let Some(raft) = cluster.raft(id) {
-                raft.beat();
+                raft.beat(now);
             }
         }
         92..96 => cluster.deadline(id),
         96 => {
             let now = cluster.now;
             if let Some(raft) = cluster.raft(id) {
-                if dice.below(2) == 0 { raft.step_down(now) } else { raft.campaign(now) }
+                if dice.below(2) == 0 {
+                    raft.step_down(now);
+                } else {
+                    let _ = raft.campaign(now);
+                }
             }
         }
         97 => {
@@ -166,7 +171,9 @@ fn converge(cluster: &mut Cluster, seed: u64) {
                 if round % 10 == 9 {
                     let _ = cluster.propose(leader, "peace");
                 }
-                cluster.raft(leader).expect("a leader is up").beat();
+                cluster.now.0 += 10;
+                let now = cluster.now;
+                cluster.raft(leader).expect("a leader is up").beat(now);
                 cluster.turn(leader);
             }
             None => {

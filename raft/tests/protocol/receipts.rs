@@ -4,14 +4,21 @@
 use bytes::Bytes;
 use raftyard_raft::{
     Body, Configuration, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, Member, Message, NodeId, Raft,
-    Receipt, ReplicaId, RestoreError, Restored, Role, Settings, Term,
+    Receipt, ReplicaId, RestoreError, Restored, Role, Sender, Settings, Term,
 };
 use std::sync::Arc;
 
-fn open(restored: Restored) -> Result<Raft, RestoreError> {
+fn fresh() -> Restored {
     let member = |id| Member { replica: ReplicaId(id), node: NodeId(id) };
-    let configuration = Arc::new(Configuration::new((1..=3).map(member).collect()).unwrap());
-    Raft::new(GroupId(1), ReplicaId(1), configuration, restored, Arc::new(Settings::default()), Instant(0), 1)
+    Restored::fresh(Arc::new(Configuration::new((1..=3).map(member).collect()).unwrap()))
+}
+
+fn open(restored: Restored) -> Result<Raft, RestoreError> {
+    Raft::new(GroupId(1), ReplicaId(1), restored, Arc::new(Settings::default()), Instant(0), 1)
+}
+
+fn sender(from: ReplicaId) -> Sender {
+    Sender { node: NodeId(from.0), keeps_promises: false }
 }
 
 fn entry(index: u64, term: u64) -> Entry {
@@ -23,7 +30,7 @@ fn append(raft: &mut Raft, term: u64, previous: (u64, u64), entries: &[Entry]) -
     let body = Body::Append { previous, commit: LogIndex(0), entries: (entries, &[]) };
     let message =
         Message { group: GroupId(1), from: ReplicaId(2 + term % 2), to: ReplicaId(1), term: Term(term), body };
-    raft.handle_message(Instant(0), message).unwrap();
+    raft.handle_message(Instant(0), sender(message.from), message).unwrap();
     raft.poll_persist(usize::MAX).unwrap().receipt
 }
 
@@ -31,7 +38,7 @@ fn append(raft: &mut Raft, term: u64, previous: (u64, u64), entries: &[Entry]) -
 /// must not count for its second, because the write in between will have replaced it.
 #[test]
 fn the_same_entry_written_twice_is_durable_the_second_time() {
-    let mut raft = open(Restored::default()).unwrap();
+    let mut raft = open(fresh()).unwrap();
     let first = append(&mut raft, 2, (0, 0), &[entry(1, 2), entry(2, 2)]);
     let replaced = append(&mut raft, 3, (1, 2), &[entry(2, 3)]);
     let again = append(&mut raft, 4, (1, 2), &[entry(2, 2), entry(3, 4)]);
@@ -46,15 +53,15 @@ fn the_same_entry_written_twice_is_durable_the_second_time() {
 /// A candidate's own vote of an earlier term says nothing about this one's.
 #[test]
 fn a_vote_counts_when_it_is_durable_and_in_its_own_term_only() {
-    let mut raft = open(Restored::default()).unwrap();
+    let mut raft = open(fresh()).unwrap();
     let answer = |raft: &mut Raft, from: u64, term: u64, body| {
         let message = Message { group: GroupId(1), from: ReplicaId(from), to: ReplicaId(1), term: Term(term), body };
-        raft.handle_message(Instant(0), message).unwrap();
+        raft.handle_message(Instant(0), sender(message.from), message).unwrap();
     };
-    raft.campaign(Instant(0));
+    raft.campaign(Instant(0)).unwrap();
     answer(&mut raft, 2, 1, Body::PreVoteAnswer { granted: true });
     let old = raft.poll_persist(usize::MAX).unwrap().receipt;
-    raft.campaign(Instant(0));
+    raft.campaign(Instant(0)).unwrap();
     answer(&mut raft, 2, 2, Body::PreVoteAnswer { granted: true });
     let new = raft.poll_persist(usize::MAX).unwrap().receipt;
     answer(&mut raft, 2, 2, Body::VoteAnswer { granted: true });
@@ -71,14 +78,14 @@ fn what_is_no_log_is_not_opened() {
     let opened = |terms: &[(u64, u64)], term: u64, applied: u64| {
         let entries = terms.iter().map(|(index, term)| entry(*index, *term)).collect();
         let hard_state = raftyard_raft::HardState { term: Term(term), vote: None };
-        open(Restored { hard_state, entries, applied: LogIndex(applied) }).map(drop)
+        open(Restored { hard_state, entries, applied: LogIndex(applied), ..fresh() }).map(drop)
     };
     assert_eq!(opened(&[(1, 1), (2, 3)], 3, 2), Ok(()));
     let (expected, found) = (LogIndex(2), LogIndex(3));
     assert_eq!(opened(&[(1, 1), (3, 1)], 3, 0), Err(RestoreError::NotContiguous { expected, found }));
     assert!(matches!(opened(&[(1, 2), (2, 1)], 3, 0), Err(RestoreError::TermOutOfOrder { .. })));
     assert!(matches!(opened(&[(1, 4)], 3, 0), Err(RestoreError::TermOutOfOrder { .. })));
-    let (applied, last) = (LogIndex(2), LogIndex(1));
-    assert_eq!(opened(&[(1, 1)], 1, 2), Err(RestoreError::AppliedBeyondLog { applied, last }));
+    let (applied, base, last) = (LogIndex(2), LogIndex(0), LogIndex(1));
+    assert_eq!(opened(&[(1, 1)], 1, 2), Err(RestoreError::AppliedOutsideLog { applied, base, last }));
     assert_eq!(opened(&[], u64::MAX, 0), Err(RestoreError::TermOutOfRange(Term(u64::MAX))));
 }

@@ -4,28 +4,42 @@
 //! reader. With `RAFTYARD_REWRITE=1` the outputs are written anew; read the difference before it is kept.
 //!
 //! ```text
-//! cluster 3 [name=value ...]   a group of three; settings in the words of `Settings`, and write_bytes_max, writes_max
+//! cluster 5 [voters=1,2,3] [learners=4] [name=value ...]   five replicas, all voters unless it is said who is what; who
+//!                              is neither is created by `join`. Settings in the words of `Settings`, and
+//!                              write_bytes_max, writes_max; `leases=yes`, `drift=` in millionths
 //! log 2 terms=1,1,4 [term=5] [vote=1]     what replica 2 has on disk, before anything happens
 //! elect 1                      a long silence, then 1 campaigns and wins, and everybody knows what is committed
 //! elect 1 by 2 3               the same, but 1 talks to 2 and 3 alone, and only its first appends are on their way
-//! campaign 1 | deadline 1 | beat 1 | step_down 1 | unreachable 1 2 | reachable 1 2
+//! campaign 1 | deadline 1 | beat 1 | step_down 1 | unreachable 1 2 | reachable 1 2 | priority 1 5
 //! propose 1 data ...
+//! change 1 add=4 learner=5 promote=5 demote=2 remove=3 [context=why]     all in one step
+//! force 3 [learners=1,2]       an operator makes 3 the only voter
+//! join 4                       replica 4 is created, and knows nobody
+//! transfer 1 2                 1 gives its leadership to 2
+//! read 1 name                  a read by index at 1; what becomes of it is told when it is known
+//! lease 1                      a read by lease at 1
+//! compact 1 5 | snapshot_failed 1 2
 //! deliver 1->2 [count]         the oldest messages from 1 to 2, in one turn of 2; `all` for all of them
 //! drop 1->2 [count] | double 1->2 | postpone 1->2      the oldest is lost, is sent again, or goes behind the others
+//! cut 1 2                      everything on its way from, and to, these replicas is lost
 //! persist 1 [count]            the oldest writes of 1 complete
 //! settle                       everything is delivered and persisted, until nothing happens any more
 //! crash 1 [kept]               1 loses all writes under way but the first `kept`
 //! restart 1 [applied]
 //! wait 150                     time passes, and whose time has run out is told
-//! status | network | logs      what the replicas are, what is on its way, what the logs hold
+//! clock 150                    time passes, and nobody is told
+//! status | network | logs | members     what the replicas are, what is on its way, what the logs hold, who is a member
 //! ```
 //! After `quiet` only changes of role are told.
 
-use crate::cluster::{Cluster, Disk, settings};
-use crate::packet::{Packet, list};
+use crate::cluster::{Cluster, Disk, member, settings};
+use crate::packet::{Packet, list, members};
 use crate::random::settle;
 use bytes::Bytes;
-use raftyard_raft::{Entry, EntryKind, HardState, LogIndex, ReplicaId, Role, Settings, Term};
+use raftyard_raft::{
+    Configuration, Entry, EntryKind, HardState, LogIndex, Member, MemberChange, ReadState, ReadTicket, ReplicaId, Role,
+    Settings, Term,
+};
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -86,10 +100,12 @@ fn play(text: &str) -> Result<String, String> {
 /// What a scenario plays on.
 #[derive(Default)]
 struct Stage {
-    disks: Vec<Disk>,
+    disks: Vec<Option<Disk>>,
     settings: Settings,
     persist: Option<(usize, usize)>,
     cluster: Option<Cluster>,
+    /// Reads whose end was not told yet: where, and how they are called.
+    reads: Vec<(usize, String, ReadTicket)>,
 }
 
 impl Stage {
@@ -115,7 +131,10 @@ impl Stage {
             Some((&"quiet", rest)) if !rest.is_empty() => (true, rest),
             _ => (words[0] == "elect", &words[..]),
         };
-        let said = command(cluster, words[0], &words[1..])?;
+        let said = match words[0] {
+            "read" => begin_read(cluster, &words[1..], &mut self.reads)?,
+            name => command(cluster, name, &words[1..])?,
+        };
         let mut output = cluster.trace.as_mut().map(std::mem::take).unwrap_or_default();
         output.extend(said);
         if quiet {
@@ -126,6 +145,7 @@ impl Stage {
                 output.push(is);
             }
         }
+        self.reads.retain(|(id, name, ticket)| !read_ended(cluster, *id, name, ticket, &mut output));
         if output.is_empty() && !quiet {
             output.push("nothing".to_owned());
         }
@@ -133,29 +153,40 @@ impl Stage {
     }
 
     fn prepare(&mut self, words: &[&str]) -> Result<(), String> {
-        self.disks = vec![Disk::default(); number(words, 0)?];
+        let count: usize = number(words, 0)?;
+        let (mut voters, mut learners): (Vec<usize>, Vec<usize>) = ((1..=count).collect(), Vec::new());
         self.settings = settings();
+        let mut persist = (usize::MAX, usize::MAX);
         for word in &words[1..] {
             let (name, value) = word.split_once('=').ok_or("name=value is wanted")?;
-            let value: usize = value.parse().map_err(|_| format!("{value} is no number"))?;
-            let (bytes, writes) = self.persist.unwrap_or((usize::MAX, usize::MAX));
+            let number = || value.parse::<usize>().map_err(|_| format!("{value} is no number"));
+            let settings = &mut self.settings;
             match name {
-                "append_bytes_max" => self.settings.append_bytes_max = value,
-                "inflight_appends_max" => self.settings.inflight_appends_max = value,
-                "inflight_bytes_max" => self.settings.inflight_bytes_max = value,
-                "uncommitted_bytes_max" => self.settings.uncommitted_bytes_max = value,
-                "election_timeout_max" => self.settings.election_timeout_max = Duration::from_nanos(value as u64),
-                "write_bytes_max" => self.persist = Some((value, writes)),
-                "writes_max" => self.persist = Some((bytes, value)),
+                "voters" => voters = ids(value)?,
+                "learners" => learners = ids(value)?,
+                "append_bytes_max" => settings.append_bytes_max = number()?,
+                "inflight_appends_max" => settings.inflight_appends_max = number()?,
+                "inflight_bytes_max" => settings.inflight_bytes_max = number()?,
+                "uncommitted_bytes_max" => settings.uncommitted_bytes_max = number()?,
+                "election_timeout_max" => settings.election_timeout_max = Duration::from_nanos(number()? as u64),
+                "leases" => settings.leases = value == "yes",
+                "drift" => settings.clock_drift_max_ppm = u32::try_from(number()?).map_err(|e| e.to_string())?,
+                "write_bytes_max" => persist.0 = number()?,
+                "writes_max" => persist.1 = number()?,
                 _ => return Err(format!("no setting {name}")),
             }
         }
+        self.persist = Some(persist);
+        let all = |ids: &[usize]| ids.iter().map(|id| member(*id)).collect::<Vec<_>>();
+        let configuration = Configuration::with_learners(all(&voters), all(&learners)).map_err(|e| e.to_string())?;
+        let known = |id| voters.contains(&id) || learners.contains(&id);
+        self.disks = (1..=count).map(|id| known(id).then(|| Disk::fresh(configuration.clone()))).collect();
         Ok(())
     }
 
     fn write_log(&mut self, words: &[&str]) -> Result<(), String> {
         let id: usize = number(words, 0)?;
-        let disk = self.disks.get_mut(id - 1).ok_or("there is no such replica")?;
+        let disk = self.disks.get_mut(id - 1).and_then(Option::as_mut).ok_or("there is no such replica")?;
         for word in &words[1..] {
             let (name, value) = word.split_once('=').ok_or("name=value is wanted")?;
             let parse = |value: &str| value.parse::<u64>().map_err(|_| format!("{value} is no number"));
@@ -183,6 +214,16 @@ fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
         "deliver" | "drop" | "double" | "postpone" => said = on_link(cluster, name, words)?,
         "settle" => settle(cluster),
         "elect" => elect(cluster, words)?,
+        "clock" => cluster.now.0 += number::<u64>(words, 0)?,
+        "cut" => {
+            let (from, to): (usize, Option<usize>) = (number(words, 0)?, number(words, 1).ok());
+            let lost = |p: &Packet| {
+                let of = |id: usize| p.from() == id || p.to() == id;
+                of(from) && to.is_none_or(of)
+            };
+            cluster.network.retain(|p| !lost(p));
+        }
+        "join" => cluster.join(number(words, 0)?),
         "wait" => {
             cluster.now.0 += number::<u64>(words, 0)?;
             for id in cluster.ids() {
@@ -195,6 +236,7 @@ fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
         }
         "status" => said = status(cluster),
         "logs" => said = logs(cluster),
+        "members" => said = membership(cluster),
         "network" => said = cluster.network.iter().map(Packet::describe).collect(),
         "crash" => cluster.crash(number(words, 0)?, number(words, 1).unwrap_or(0)),
         "restart" => cluster.restart(number(words, 0)?, LogIndex(number(words, 1).unwrap_or(0))),
@@ -207,30 +249,122 @@ fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
         }
         _ => {
             let id = number(words, 0)?;
-            let now = cluster.now;
-            match name {
-                "propose" => {
-                    for data in &words[1..] {
-                        said.extend(cluster.propose(id, data).err().map(|error| format!("refused: {error}")));
-                    }
-                }
-                "deadline" => cluster.deadline(id),
-                _ => {
-                    let raft = cluster.raft(id).ok_or("it is down")?;
-                    match name {
-                        "campaign" => raft.campaign(now),
-                        "beat" => raft.beat(),
-                        "step_down" => raft.step_down(now),
-                        "unreachable" => raft.handle_unreachable(ReplicaId(number(words, 1)?)),
-                        "reachable" => raft.handle_reachable(ReplicaId(number(words, 1)?)),
-                        _ => return Err("no such command".to_owned()),
-                    }
-                }
-            }
+            said = on_replica(cluster, name, id, &words[1..])?;
             cluster.turn(id);
         }
     }
     Ok(said)
+}
+
+/// A command to one replica.
+fn on_replica(cluster: &mut Cluster, name: &str, id: usize, words: &[&str]) -> Result<Vec<String>, String> {
+    let now = cluster.now;
+    if name == "deadline" {
+        cluster.deadline(id);
+        return Ok(Vec::new());
+    }
+    if name == "force" {
+        cluster.invariants.forced(&cluster.replicas, id);
+    }
+    let raft = cluster.raft(id).ok_or("it is down")?;
+    let peer = |place| number(words, place).map(ReplicaId);
+    let mut said = Vec::new();
+    match name {
+        "propose" => {
+            for data in words {
+                let proposed = raft.propose(Bytes::copy_from_slice(data.as_bytes()));
+                said.extend(proposed.err().map(|error| format!("refused: {error}")));
+            }
+        }
+        "campaign" => said.extend(raft.campaign(now).err().map(|error| format!("refused: {error}"))),
+        "beat" => raft.beat(now),
+        "step_down" => raft.step_down(now),
+        "unreachable" => raft.handle_unreachable(peer(0)?),
+        "reachable" => raft.handle_reachable(peer(0)?),
+        "snapshot_failed" => raft.handle_snapshot_failed(peer(0)?),
+        "priority" => raft.set_priority(number(words, 0)?),
+        "transfer" => {
+            let begun = raft.transfer_leadership(now, peer(0)?);
+            said.extend(begun.err().map(|error| format!("refused: {error}")));
+        }
+        "lease" => said.push(match raft.lease_read(now) {
+            Ok(index) => format!("may read at {index}"),
+            Err(error) => format!("refused: {error}"),
+        }),
+        "change" => {
+            let (changes, context) = changes(words)?;
+            let changed = raft.change_membership(&changes, context);
+            said.extend(changed.err().map(|error| format!("refused: {error}")));
+        }
+        "force" => {
+            let learners = words.first().and_then(|word| word.strip_prefix("learners="));
+            let learners: Vec<Member> = ids(learners.unwrap_or(""))?.into_iter().map(member).collect();
+            said.extend(raft.force_membership(now, learners).err().map(|error| format!("refused: {error}")));
+        }
+        "compact" => {
+            let compacted = raft.compact(LogIndex(number(words, 0)?));
+            let base = raft.base();
+            match compacted {
+                Ok(()) => cluster.replicas[id - 1].disk.compact(base),
+                Err(error) => said.push(format!("refused: {error}")),
+            }
+        }
+        _ => return Err("no such command".to_owned()),
+    }
+    Ok(said)
+}
+
+/// Changes in words: `add=4 remove=3`, and the context.
+fn changes(words: &[&str]) -> Result<(Vec<MemberChange>, Bytes), String> {
+    let mut changes = Vec::new();
+    let mut context = Bytes::new();
+    for word in words {
+        let (name, value) = word.split_once('=').ok_or("what=replica is wanted")?;
+        if name == "context" {
+            context = Bytes::copy_from_slice(value.as_bytes());
+            continue;
+        }
+        for id in ids(value)? {
+            let replica = ReplicaId(id as u64);
+            changes.push(match name {
+                "add" => MemberChange::AddVoter(member(id)),
+                "learner" => MemberChange::AddLearner(member(id)),
+                "promote" => MemberChange::Promote(replica),
+                "demote" => MemberChange::Demote(replica),
+                "remove" => MemberChange::Remove(replica),
+                _ => return Err(format!("no change is called {name}")),
+            });
+        }
+    }
+    Ok((changes, context))
+}
+
+fn begin_read(
+    cluster: &mut Cluster,
+    words: &[&str],
+    reads: &mut Vec<(usize, String, ReadTicket)>,
+) -> Result<Vec<String>, String> {
+    let id = number(words, 0)?;
+    let name = (*words.get(1).ok_or("a read wants a name")?).to_owned();
+    let now = cluster.now;
+    let begun = cluster.raft(id).ok_or("it is down")?.read_index(now);
+    cluster.turn(id);
+    match begun {
+        Ok(ticket) => reads.push((id, name, ticket)),
+        Err(error) => return Ok(vec![format!("refused: {error}")]),
+    }
+    Ok(Vec::new())
+}
+
+/// Tells of a read that waits no more.
+fn read_ended(cluster: &Cluster, id: usize, name: &str, ticket: &ReadTicket, output: &mut Vec<String>) -> bool {
+    let state = cluster.replica(id).raft.as_ref().map_or(ReadState::Lost, |raft| raft.read_state(ticket));
+    match state {
+        ReadState::Waiting => return false,
+        ReadState::Ready(index) => output.push(format!("read {name} may be served at {index}")),
+        ReadState::Lost => output.push(format!("read {name} is lost")),
+    }
+    true
 }
 
 /// Makes a replica the leader with the votes of all, or of those named after `by`.
@@ -241,7 +375,7 @@ fn elect(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
         // Whoever heard a leader lately refuses pre-votes; a refusal may also tell of a higher term, so try again.
         cluster.now.0 += 1_000;
         let now = cluster.now;
-        cluster.raft(id).ok_or("it is down")?.campaign(now);
+        let _ = cluster.raft(id).ok_or("it is down")?.campaign(now);
         cluster.turn(id);
         if voters.is_empty() {
             settle(cluster);
@@ -251,7 +385,8 @@ fn elect(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
         }
         if cluster.leader() == Some(id) {
             if voters.is_empty() {
-                cluster.raft(id).ok_or("it is down")?.beat();
+                let now = cluster.now;
+                cluster.raft(id).ok_or("it is down")?.beat(now);
                 cluster.turn(id);
                 settle(cluster);
             }
@@ -314,7 +449,8 @@ fn on_link(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
 
 fn roles(cluster: &Cluster) -> Vec<String> {
     let role = |id: usize| match &cluster.replica(id).raft {
-        None => format!("{id} is down"),
+        None if cluster.replica(id).exists => format!("{id} is down"),
+        None => format!("{id} is not created"),
         Some(raft) => {
             let role = match raft.role() {
                 Role::Follower => "follows",
@@ -323,7 +459,7 @@ fn roles(cluster: &Cluster) -> Vec<String> {
                 Role::Leader => "leads",
             };
             let whom = match raft.leader() {
-                Some(leader) if raft.role() == Role::Follower => format!(" {leader}"),
+                Some(leader) if raft.role() == Role::Follower => format!(" {}", leader.replica),
                 None if raft.role() == Role::Follower => " nobody".to_owned(),
                 _ => String::new(),
             };
@@ -350,6 +486,20 @@ fn logs(cluster: &Cluster) -> Vec<String> {
         Some(format!("{id} [{}]", list(raft.entries(LogIndex(1), raft.last().index))))
     };
     cluster.ids().filter_map(log).collect()
+}
+
+fn membership(cluster: &Cluster) -> Vec<String> {
+    let of = |id: usize| {
+        let raft = cluster.replica(id).raft.as_ref()?;
+        Some(format!("{id}: {} since {}", members(raft.configuration()), raft.configuration_index()))
+    };
+    cluster.ids().filter_map(of).collect()
+}
+
+/// `1,2,3`; nothing for an empty text.
+fn ids(text: &str) -> Result<Vec<usize>, String> {
+    let id = |word: &str| word.parse().map_err(|_| format!("{word} is no replica"));
+    text.split(',').filter(|word| !word.is_empty()).map(id).collect()
 }
 
 fn number<T: std::str::FromStr>(words: &[&str], place: usize) -> Result<T, String> {

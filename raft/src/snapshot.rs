@@ -1,0 +1,87 @@
+//! Compaction, and snapshots for peers that lack what it removed (Raft paper, section 7). The state travels apart; here
+//! only the log and the members are put right.
+//!
+//! It must never give up an entry that is not applied and durable, nor take a snapshot in the place of entries that this
+//! log has beyond it.
+
+use crate::configuration::Configuration;
+use crate::raft::Raft;
+use crate::types::{Instant, LogIndex, LogPosition, ReplicaId};
+use alloc::sync::Arc;
+
+/// Why the log is not compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompactError {
+    /// Only what was applied can be given up.
+    #[error("index {index} is above the applied index {applied}")]
+    NotApplied {
+        /// The index asked for.
+        index: LogIndex,
+        /// The applied index.
+        applied: LogIndex,
+    },
+    /// It was given up before.
+    #[error("index {index} is below the log's base {base}")]
+    Compacted {
+        /// The index asked for.
+        index: LogIndex,
+        /// The log's base.
+        base: LogIndex,
+    },
+}
+
+impl Raft {
+    /// Forgets the entries up to `index`, whose effect the state machine holds durably. Peers that lack them will get a
+    /// snapshot.
+    ///
+    /// # Errors
+    /// If that is not applied yet, or was given up before.
+    pub fn compact(&mut self, index: LogIndex) -> Result<(), CompactError> {
+        let (applied, base) = (self.applied, self.log.base().index);
+        if index > applied {
+            return Err(CompactError::NotApplied { index, applied });
+        }
+        if index < base {
+            return Err(CompactError::Compacted { index, base });
+        }
+        self.log.compact(index);
+        self.forget_former();
+        Ok(())
+    }
+
+    /// A snapshot for `replica` did not get there. Only a leader cares; it tries again.
+    pub fn handle_snapshot_failed(&mut self, replica: ReplicaId) {
+        if let Some(peer) = self.peer(replica) {
+            peer.snapshot_failed();
+        }
+    }
+
+    /// The leader's state up to `last` is whole and durable here. The log goes on from it, unless it has that entry: then
+    /// everything is there already, and only known to be committed now.
+    pub(crate) fn handle_snapshot(
+        &mut self,
+        now: Instant,
+        last: LogPosition,
+        configuration: &Configuration,
+        configuration_index: LogIndex,
+    ) {
+        if last.index <= self.commit {
+            return self.owe_accepted(self.commit);
+        }
+        if self.log.contains(last) {
+            self.commit_to(last.index);
+            return self.owe_accepted(last.index);
+        }
+        self.log.reset(last);
+        self.flags.reset = true;
+        self.commit = last.index;
+        self.applied = last.index;
+        if let Some(rare) = &mut self.rare {
+            rare.former.clear();
+        }
+        self.set_configuration(configuration_index, Arc::new(configuration.clone()));
+        self.tidy();
+        self.reset_deadline(now);
+        self.owe_accepted(last.index);
+    }
+}
