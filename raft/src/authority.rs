@@ -7,7 +7,7 @@
 use crate::leader::Leadership;
 use crate::progress::Progress;
 use crate::raft::{Raft, State};
-use crate::types::{Instant, LogIndex, ReplicaId};
+use crate::types::{Instant, ReplicaId};
 use core::time::Duration;
 
 /// A leader that commits nothing in so many election time-outs, though it has something to commit, steps down.
@@ -57,7 +57,7 @@ impl Raft {
         }
         let promised = self.agreed_round(Progress::promised);
         // A round's name may be later than the moment it was sent: a lease counts from the moment.
-        let latest = Instant(now.0.saturating_add(leadership.names_ahead));
+        let latest = Instant(now.0.saturating_add(u64::from(leadership.names_ahead)));
         self.is_alone() || latest < promised.after(self.settings.lease())
     }
 
@@ -66,31 +66,28 @@ impl Raft {
         self.check_transfer(now);
         let timeout = self.settings.election_timeout_max;
         let (confirmed, alone) = (self.confirmed(), self.is_alone());
-        let (last, commit) = (self.log.last_index(), self.commit);
+        let behind = self.commit < self.log.last_index();
         let State::Leader(leadership) = &mut self.state else { return };
-        if now >= leadership.check_at {
-            let first = leadership.check_at == Instant(0);
-            if !first && !alone && now.since(confirmed) >= timeout {
-                return self.step_down(now);
-            }
-            let stalled = leadership.stalled_for(now, last, commit) >= timeout.saturating_mul(STALLED_TIMEOUTS);
-            if stalled && !alone {
-                self.step_down(now);
-                return self.sit_out(now, timeout);
-            }
-            // A majority that was heard a moment ago is looked at again when that moment is a time-out old.
-            let heard = if first || alone { now } else { confirmed };
-            leadership.check_at = heard.after(timeout).max(Instant(now.0 + 1));
+        let first = leadership.progress_at == Instant(0);
+        if !first && !alone && now.since(confirmed) >= timeout {
+            return self.step_down(now);
         }
-        self.set_leader_deadline();
+        let stalled = leadership.stalled_for(now, behind) >= timeout.saturating_mul(STALLED_TIMEOUTS);
+        if stalled && !alone {
+            self.step_down(now);
+            return self.sit_out(now, timeout);
+        }
+        // A majority that was heard a moment ago is looked at again when that moment is a time-out old.
+        let heard = if first || alone { now } else { confirmed };
+        self.deadline = heard.after(timeout).max(Instant(now.0 + 1));
+        self.hasten_for_transfer();
     }
 
-    /// The deadline of a leader: its next look at its majority, or the end of a transfer.
-    pub(crate) fn set_leader_deadline(&mut self) {
+    /// A leader also looks when a transfer ends.
+    pub(crate) fn hasten_for_transfer(&mut self) {
         let transfer = self.rare.as_ref().and_then(|rare| rare.transfer.as_ref());
-        let transfer = transfer.map_or(Instant::NEVER, |transfer| transfer.deadline);
-        if let State::Leader(leadership) = &self.state {
-            self.deadline = leadership.check_at.min(transfer);
+        if let Some(transfer) = transfer {
+            self.deadline = self.deadline.min(transfer.deadline);
         }
     }
 
@@ -121,7 +118,8 @@ impl Leadership {
     /// Begins a round of heartbeats, later than all before it.
     pub(crate) fn start_round(&mut self, now: Instant) {
         self.round = now.max(Instant(self.round.0 + 1));
-        self.names_ahead = self.names_ahead.max(self.round.0 - now.0);
+        let ahead = u32::try_from(self.round.0 - now.0).unwrap_or(u32::MAX);
+        self.names_ahead = self.names_ahead.max(ahead);
         self.round_unsent = true;
         for peer in &mut self.peers {
             peer.heartbeat = true;
@@ -129,10 +127,10 @@ impl Leadership {
     }
 
     /// For how long nothing was committed, of what there was to commit.
-    fn stalled_for(&mut self, now: Instant, last: LogIndex, commit: LogIndex) -> Duration {
-        if commit != self.checked_commit || last == commit || self.progress_at == Instant(0) {
-            self.progress_at = now;
-            self.checked_commit = commit;
+    fn stalled_for(&mut self, now: Instant, behind: bool) -> Duration {
+        let moved = core::mem::take(&mut self.committed);
+        if moved || !behind || self.progress_at == Instant(0) {
+            self.progress_at = now.max(Instant(1));
         }
         now.since(self.progress_at)
     }

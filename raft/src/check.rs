@@ -184,7 +184,7 @@ impl Raft {
     /// A term has at most one leader (Raft paper, section 5.2, election safety).
     fn check_leader(&self, message: &Message<'_>) -> Result<(), MessageError> {
         let (from, term) = (message.from, message.term);
-        let follows_another = self.leader != NOBODY && self.leader.replica != from;
+        let follows_another = self.leader != NOBODY && self.leader != from;
         let another = matches!(self.state, State::Leader(_)) || follows_another;
         if term == self.term && another { Err(MessageError::SecondLeader { from, term }) } else { Ok(()) }
     }

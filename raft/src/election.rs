@@ -5,7 +5,7 @@
 
 use crate::leader::Leadership;
 use crate::output::Answer;
-use crate::raft::{NOBODY, Raft, State};
+use crate::raft::{Ballot, Following, NOBODY, Raft, State};
 use crate::types::{Entry, EntryKind, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
 use alloc::boxed::Box;
 use bytes::Bytes;
@@ -50,14 +50,10 @@ impl Raft {
         if self.term == Term::MAX {
             return Err(CampaignError::LastTerm);
         }
-        self.state = State::PreCandidate;
         self.forget_leader();
-        self.ask_everybody();
         // A pre-vote promises nothing, so one's own needs no disk.
-        self.granted = self.own_bit();
-        if self.configuration.is_quorum(self.granted) {
-            self.become_candidate(now, false);
-        }
+        self.state = State::PreCandidate(Ballot { granted: self.own_bit(), requests: self.other_voters() });
+        self.count_pre_vote(now, self.replica);
         Ok(())
     }
 
@@ -70,7 +66,7 @@ impl Raft {
     /// Stops leading or campaigning, in the same term and without a message: for a node whose log failed, so that its
     /// peers elect another by themselves.
     pub fn step_down(&mut self, now: Instant) {
-        if !matches!(self.state, State::Follower) {
+        if !matches!(self.state, State::Follower(_)) {
             if matches!(self.state, State::Leader(_)) {
                 self.forget_leader();
             }
@@ -101,9 +97,16 @@ impl Raft {
 
     pub(crate) fn handle_pre_vote_granted(&mut self, now: Instant, peer: Member, term: Term) {
         // An answer to an older question says nothing about this one.
-        if matches!(self.state, State::PreCandidate) && term == self.term.next() {
-            self.granted |= self.bit(peer.replica);
-            if self.configuration.is_quorum(self.granted) {
+        if term == self.term.next() {
+            self.count_pre_vote(now, peer.replica);
+        }
+    }
+
+    fn count_pre_vote(&mut self, now: Instant, voter: ReplicaId) {
+        let bit = self.bit(voter);
+        if let State::PreCandidate(ballot) = &mut self.state {
+            ballot.granted |= bit;
+            if self.configuration.is_quorum(ballot.granted) {
                 self.become_candidate(now, false);
             }
         }
@@ -115,9 +118,7 @@ impl Raft {
         let leads = matches!(self.state, State::Leader(_));
         if index > self.configuration_index && self.leader == NOBODY && !leads {
             self.flags.quiet = true;
-            self.state = State::Follower;
-            self.requests = 0;
-            self.granted = 0;
+            self.state = State::Follower(Following::default());
             self.deadline = Instant::NEVER;
         }
     }
@@ -142,7 +143,7 @@ impl Raft {
     /// The leader of this term wants this replica to take over.
     pub(crate) fn handle_timeout_now(&mut self, now: Instant, peer: Member, last: LogIndex) {
         let votes = self.configuration.is_voter(self.replica);
-        let follows = matches!(self.state, State::Follower) && self.leader.replica == peer.replica;
+        let follows = matches!(self.state, State::Follower(_)) && self.leader == peer.replica;
         if votes && follows && self.log.last_index() >= last && self.term < Term::MAX {
             self.become_candidate(now, true);
         }
@@ -150,9 +151,12 @@ impl Raft {
 
     /// Counts a vote for this candidate; its own is counted when it is durable.
     pub(crate) fn count_vote(&mut self, voter: ReplicaId) {
-        self.granted |= self.bit(voter);
-        if self.granted & self.own_bit() != 0 && self.configuration.is_quorum(self.granted) {
-            self.become_leader();
+        let (bit, own) = (self.bit(voter), self.own_bit());
+        if let State::Candidate(ballot) = &mut self.state {
+            ballot.granted |= bit;
+            if ballot.granted & own != 0 && self.configuration.is_quorum(ballot.granted) {
+                self.become_leader();
+            }
         }
     }
 
@@ -176,9 +180,9 @@ impl Raft {
     /// Follows. A deadline that runs goes on: only a leader or a vote given puts it off.
     pub(crate) fn become_follower(&mut self, now: Instant) {
         let led = matches!(self.state, State::Leader(_));
-        self.state = State::Follower;
-        self.requests = 0;
-        self.granted = 0;
+        if !matches!(self.state, State::Follower(_)) {
+            self.state = State::Follower(Following::default());
+        }
         self.flags.transfer = false;
         if let Some(rare) = &mut self.rare {
             (rare.transfer, rare.forced) = (None, None);
@@ -207,7 +211,12 @@ impl Raft {
     pub(crate) fn hear_leader(&mut self, now: Instant, leader: Member) {
         assert!(!matches!(self.state, State::Leader(_)), "a term has one leader");
         self.become_follower(now);
-        self.leader = leader;
+        self.leader = leader.replica;
+        let outsider = self.configuration.seat(leader.replica).is_none().then_some(leader);
+        if outsider.is_some() || self.rare.is_some() {
+            self.rare().outsider = outsider;
+            self.tidy();
+        }
         self.flags.quiet = false;
         self.flags.sits_out = false;
         self.promise = self.promise.max(now.after(self.settings.election_timeout_min));
@@ -219,10 +228,13 @@ impl Raft {
         self.leader = NOBODY;
         self.flags.accepted_owed = false;
         self.flags.heartbeat_owed = false;
-        self.accepted = LogIndex(0);
+        if let State::Follower(following) = &mut self.state {
+            *following = Following::default();
+        }
         if let Some(rare) = &mut self.rare {
             rare.answers = alloc::vec::Vec::new();
             rare.asking = None;
+            rare.outsider = None;
             self.tidy();
         }
     }
@@ -245,22 +257,19 @@ impl Raft {
 
     /// Whether this replica, with a log as good as that of the candidate, ought to lead in its stead.
     fn is_rather_leader(&self, last: LogPosition, priority: u8) -> bool {
-        let able = matches!(self.state, State::Follower) && self.deadline != Instant::NEVER && !self.flags.sits_out;
+        let able = matches!(self.state, State::Follower(_)) && self.deadline != Instant::NEVER && !self.flags.sits_out;
         able && self.priority > priority && last == self.log.last()
     }
 
-    fn ask_everybody(&mut self) {
-        let configuration = &self.configuration;
-        self.requests = (configuration.voters | configuration.outgoing) & !self.own_bit();
+    fn other_voters(&self) -> u32 {
+        (self.configuration.voters | self.configuration.outgoing) & !self.own_bit()
     }
 
     pub(crate) fn become_candidate(&mut self, now: Instant, transfer: bool) {
         self.enter_term(self.term.next());
         self.vote = self.replica;
-        self.state = State::Candidate;
+        self.state = State::Candidate(Ballot { granted: 0, requests: self.other_voters() });
         self.flags.transfer = transfer;
-        self.granted = 0;
-        self.ask_everybody();
         self.reset_deadline(now);
     }
 
@@ -269,10 +278,8 @@ impl Raft {
         let next = self.log.last_index().next();
         let peers = self.configuration.members().len() - usize::from(self.seat.is_some());
         self.state = State::Leader(Box::new(Leadership::new(peers, next, uncommitted)));
-        self.leader = Member { replica: self.replica, node: self.own_node() };
+        self.leader = self.replica;
         // The candidate's deadline runs on: it is the first at which it has to be heard.
-        self.requests = 0;
-        self.granted = 0;
         self.flags.transfer = false;
         if let Some(forced) = self.rare.as_mut().and_then(|rare| rare.forced.take()) {
             self.tidy();

@@ -5,7 +5,7 @@
 
 use crate::message::{Body, Entries};
 use crate::output::Answer;
-use crate::raft::Raft;
+use crate::raft::{Raft, State};
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, Member};
 
 impl Raft {
@@ -43,9 +43,11 @@ impl Raft {
     /// The leader says what is committed, at most what it knows this replica to hold.
     pub(crate) fn handle_heartbeat(&mut self, commit: LogIndex, sent: Instant) {
         // Of several the last is answered: it says more than those before it.
-        let later = if self.flags.heartbeat_owed { self.heartbeat.max(sent) } else { sent };
-        self.heartbeat = later;
-        self.flags.heartbeat_owed = true;
+        if let State::Follower(following) = &mut self.state {
+            let before = if self.flags.heartbeat_owed { following.heartbeat } else { sent };
+            following.heartbeat = sent.max(before);
+            self.flags.heartbeat_owed = true;
+        }
         self.commit_to(commit);
         self.ask_again();
     }

@@ -21,12 +21,12 @@ pub(crate) struct Leadership {
     /// When the last round of heartbeats began; no two begin at the same moment.
     pub(crate) round: Instant,
     /// By how many nanoseconds the name of a round was ever ahead of its moment.
-    pub(crate) names_ahead: u64,
-    /// When to look next whether a majority still answers; zero before the first look.
-    pub(crate) check_at: Instant,
-    /// The commit index at the last look, and when it last moved or nothing was missing.
-    pub(crate) checked_commit: LogIndex,
+    pub(crate) names_ahead: u32,
+    /// When, at a look whether a majority still answers, the commit index had moved or nothing was missing; zero before
+    /// the first look.
     pub(crate) progress_at: Instant,
+    /// The commit index moved since the last look.
+    pub(crate) committed: bool,
     /// No heartbeat of the last round was polled yet.
     pub(crate) round_unsent: bool,
     /// Somebody was asked to campaign in spite of all promises: no lease rests on them any more.
@@ -62,9 +62,8 @@ impl Leadership {
             uncommitted_bytes,
             round: Instant(0),
             names_ahead: 0,
-            check_at: Instant(0),
-            checked_commit: LogIndex(0),
             progress_at: Instant(0),
+            committed: false,
             round_unsent: false,
             lease_ended: false,
         }
@@ -178,6 +177,7 @@ impl Raft {
             let bytes = self.log.bytes_between(self.commit, held);
             self.commit = held;
             if let State::Leader(leadership) = &mut self.state {
+                leadership.committed = true;
                 leadership.uncommitted_bytes -= bytes;
             }
             self.finish_change();

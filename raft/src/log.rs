@@ -11,15 +11,16 @@ use alloc::vec::Vec;
 /// A replica's log.
 ///
 /// Invariant: entries are contiguous from the one after `base`, their terms never go down, and
-/// `base.index <= durable <= handed <= last index`.
+/// `base.index <= durable <= durable + under_way <= last index`.
 #[derive(Debug)]
 pub(crate) struct Log {
     entries: VecDeque<Entry>,
     /// The position before the first entry. What is at or below it is committed and applied.
     base: LogPosition,
     bytes: usize,
-    handed: LogIndex,
     durable: LogIndex,
+    /// How many entries after the durable ones are handed out to be persisted.
+    under_way: u32,
     /// Grows with every truncation. A write handed out before a truncation says nothing about the entries after it:
     /// the same index and term may have been overwritten on disk since and be on their way there again.
     generation: u32,
@@ -30,7 +31,7 @@ impl Log {
     pub(crate) fn restore(base: LogPosition, entries: Vec<Entry>) -> Log {
         let bytes = entries.iter().map(Entry::cost).sum();
         let last = LogIndex(base.index.0 + entries.len() as u64);
-        Log { entries: entries.into(), base, bytes, handed: last, durable: last, generation: 0 }
+        Log { entries: entries.into(), base, bytes, durable: last, under_way: 0, generation: 0 }
     }
 
     /// The position before the first entry.
@@ -45,7 +46,7 @@ impl Log {
 
     /// Highest index that was handed out to be persisted.
     pub(crate) fn handed(&self) -> LogIndex {
-        self.handed
+        LogIndex(self.durable.0 + u64::from(self.under_way))
     }
 
     /// Highest index that is durable here, with everything before it.
@@ -145,8 +146,9 @@ impl Log {
         assert!(first > self.base.index && first <= self.last_index(), "there is something to remove");
         self.bytes -= self.bytes_between(first.previous(), self.last_index());
         self.entries.truncate((first.previous().0 - self.base.index.0) as usize);
-        self.handed = self.handed.min(first.previous());
+        let handed = self.handed().min(first.previous());
         self.durable = self.durable.min(first.previous());
+        self.set_handed(handed);
         self.generation += 1;
     }
 
@@ -167,8 +169,8 @@ impl Log {
 
     /// Takes everything up to `index` as handed out to be persisted.
     pub(crate) fn hand_out(&mut self, index: LogIndex) {
-        assert!(index >= self.handed && index <= self.last_index(), "entries are handed out in order");
-        self.handed = index;
+        assert!(index >= self.handed() && index <= self.last_index(), "entries are handed out in order");
+        self.set_handed(index);
     }
 
     /// What was handed out up to `index` in `generation` is on disk. Says whether that made anything durable.
@@ -176,9 +178,15 @@ impl Log {
         if generation != self.generation || index <= self.durable {
             return false;
         }
-        assert!(index <= self.handed, "only what was handed out can be on disk");
+        let handed = self.handed();
+        assert!(index <= handed, "only what was handed out can be on disk");
         self.durable = index;
+        self.set_handed(handed);
         true
+    }
+
+    fn set_handed(&mut self, index: LogIndex) {
+        self.under_way = u32::try_from(index.0 - self.durable.0).expect("fewer than 2^32 entries fit in memory");
     }
 }
 

@@ -8,8 +8,8 @@
 use crate::codec::ConfigurationEntry;
 use crate::configuration::{Configuration, ConfigurationError, MemberChange};
 use crate::election::CampaignError;
-use crate::raft::{Raft, State, leader_hint, seat_of};
-use crate::types::{Entry, EntryKind, Instant, LogIndex, LogPosition, Member, NodeId, ReplicaId, Term};
+use crate::raft::{Ballot, NOBODY, Raft, State, leader_hint, seat_of};
+use crate::types::{Entry, EntryKind, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use bytes::Bytes;
@@ -110,7 +110,7 @@ impl Raft {
         // Its vote for itself is durable before it leads: no second force can begin the same term.
         self.flags.quiet = false;
         self.become_candidate(now, false);
-        self.requests = 0;
+        self.state = State::Candidate(Ballot::default());
         self.rare().forced = Some(forced);
         if self.deadline == Instant::NEVER {
             self.deadline = now.after(self.settings.election_timeout_max);
@@ -202,6 +202,7 @@ impl Raft {
 
     pub(crate) fn set_configuration(&mut self, index: LogIndex, configuration: Arc<Configuration>) {
         let old_seat = self.seat;
+        let leading = self.leading();
         self.seat = seat_of(&configuration, self.replica);
         if let State::Leader(leadership) = &mut self.state {
             let next = self.log.last_index().next();
@@ -209,9 +210,9 @@ impl Raft {
         }
         self.configuration = configuration;
         self.configuration_index = index;
-    }
-
-    pub(crate) fn own_node(&self) -> NodeId {
-        self.configuration.node_of(self.replica).unwrap_or_default()
+        if self.leader != NOBODY && self.configuration.seat(self.leader).is_none() {
+            // It leads on until that is committed.
+            self.rare().outsider = Some(leading);
+        }
     }
 }

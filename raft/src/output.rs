@@ -137,11 +137,12 @@ impl Raft {
 
     /// Owes this term's leader an acknowledgement. A rejection of what is acknowledged now is out of date.
     pub(crate) fn owe_accepted(&mut self, matched: LogIndex) {
-        self.accepted = self.accepted.max(matched);
+        let State::Follower(following) = &mut self.state else { return };
+        following.accepted = following.accepted.max(matched);
         self.flags.accepted_owed = true;
         let leader = self.leader;
         if let Some(rare) = &mut self.rare {
-            let outdated = |rejected, to| rejected <= matched && to == leader;
+            let outdated = |rejected, to: Member| rejected <= matched && to.replica == leader;
             rare.answers.retain(|a| !matches!(*a, Answer::Rejected { rejected, to, .. } if outdated(rejected, to)));
             self.tidy();
         }
@@ -154,40 +155,41 @@ impl Raft {
 
     fn next_request(&mut self) -> Option<Draft> {
         if let Some(id) = self.next_question() {
-            return Some((self.leader, Durability::Now, self.term, Body::ReadRequest { id }));
+            return Some((self.leading(), Durability::Now, self.term, Body::ReadRequest { id }));
         }
-        if self.requests == 0 {
-            return None;
-        }
-        let to = self.configuration.members()[self.requests.trailing_zeros() as usize];
-        let last = self.log.last();
-        let request = match self.state {
-            State::PreCandidate => {
-                (to, Durability::Now, self.term.next(), Body::PreVote { last, priority: self.priority })
+        let all = self.all_handed_out();
+        let (ballot, durability, term, body) = match &mut self.state {
+            State::PreCandidate(ballot) => {
+                let body = Body::PreVote { last: self.log.last(), priority: self.priority };
+                (ballot, Durability::Now, self.term.next(), body)
             }
             // A vote asked for is one's own vote given: durable first, or after a crash it could be given again.
-            State::Candidate if self.all_handed_out() => {
-                let transfer = self.flags.transfer;
-                (to, Durability::AfterPersist, self.term, Body::Vote { last, transfer })
+            State::Candidate(ballot) if all => {
+                let body = Body::Vote { last: self.log.last(), transfer: self.flags.transfer };
+                (ballot, Durability::AfterPersist, self.term, body)
             }
-            State::Candidate => return None,
-            State::Follower | State::Leader(_) => unreachable!("only who campaigns asks for votes"),
+            State::Candidate(_) | State::Follower(_) | State::Leader(_) => return None,
         };
-        self.requests &= self.requests - 1;
-        Some(request)
+        if ballot.requests == 0 {
+            return None;
+        }
+        let to = self.configuration.members()[ballot.requests.trailing_zeros() as usize];
+        ballot.requests &= ballot.requests - 1;
+        Some((to, durability, term, body))
     }
 
     fn next_answer_to_leader(&mut self) -> Option<Draft> {
         if !(self.flags.accepted_owed || self.flags.heartbeat_owed) || !self.all_handed_out() {
             return None;
         }
+        let State::Follower(following) = &self.state else { return None };
         let body = if core::mem::take(&mut self.flags.accepted_owed) {
-            Body::AppendAccepted { matched: self.accepted }
+            Body::AppendAccepted { matched: following.accepted }
         } else {
             self.flags.heartbeat_owed = false;
-            Body::HeartbeatAnswer { sent: self.heartbeat }
+            Body::HeartbeatAnswer { sent: following.heartbeat }
         };
-        Some((self.leader, Durability::AfterPersist, self.term, body))
+        Some((self.leading(), Durability::AfterPersist, self.term, body))
     }
 
     fn next_answer(&mut self) -> Option<Draft> {

@@ -15,9 +15,7 @@ use crate::reads::{Asked, Asking};
 use crate::restore::{RestoreError, Restored};
 use crate::settings::Settings;
 use crate::transfer::Transfer;
-use crate::types::{
-    Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, Member, NodeId, ReplicaId, Term,
-};
+use crate::types::{Entry, EntryKind, GroupId, HardState, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
@@ -97,8 +95,9 @@ pub struct Raft {
     /// Whom it voted for in `term`; nobody is zero.
     pub(crate) vote: ReplicaId,
     pub(crate) state: State,
-    /// Who leads `term`, if known; nobody has id zero.
-    pub(crate) leader: Member,
+    /// Who leads `term`, if known; nobody has id zero. Its node is that of the configuration, unless it is a leader that
+    /// this replica doesn't know as a member ([`Rare::outsider`]).
+    pub(crate) leader: ReplicaId,
     /// Invariant: everything up to here is committed, and in this log.
     pub(crate) commit: LogIndex,
     /// What was handed out to be applied. Invariant: at most `commit`, and at most what is durable here.
@@ -108,15 +107,7 @@ pub struct Raft {
     /// before it was started.
     pub(crate) promise: Instant,
     pub(crate) random: Random,
-    /// What this term's leader is to be told of: the highest index its appends verified. Many appends, one answer.
-    pub(crate) accepted: LogIndex,
-    /// Of this term's leader, the last heartbeat that is to be answered.
-    pub(crate) heartbeat: Instant,
     pub(crate) rare: Option<Box<Rare>>,
-    /// Members that (pre-)granted, by seat.
-    pub(crate) granted: u32,
-    /// Members still to be asked for a (pre-)vote.
-    pub(crate) requests: u32,
     /// This replica's seat in the configuration, if it has one.
     pub(crate) seat: Option<u8>,
     /// Of two with equal logs the one with the higher should lead.
@@ -159,18 +150,38 @@ pub(crate) struct Rare {
     pub(crate) asking: Option<Asking>,
     /// What to begin with as leader: an operator's word.
     pub(crate) forced: Option<Configuration>,
+    /// The leader, if it is no member by the configuration here.
+    pub(crate) outsider: Option<Member>,
 }
 
 /// What a replica is, with what only that role needs.
 #[derive(Debug)]
 pub(crate) enum State {
-    Follower,
-    PreCandidate,
-    Candidate,
+    Follower(Following),
+    PreCandidate(Ballot),
+    Candidate(Ballot),
     Leader(Box<Leadership>),
 }
 
-pub(crate) const NOBODY: Member = Member { replica: ReplicaId(0), node: NodeId(0) };
+/// What a follower owes its leader.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Following {
+    /// The highest index that this term's leader's appends verified. Many appends, one answer.
+    pub(crate) accepted: LogIndex,
+    /// The last heartbeat that is to be answered.
+    pub(crate) heartbeat: Instant,
+}
+
+/// A campaign, by seats.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ballot {
+    /// Who (pre-)granted its vote.
+    pub(crate) granted: u32,
+    /// Who is still to be asked.
+    pub(crate) requests: u32,
+}
+
+pub(crate) const NOBODY: ReplicaId = ReplicaId(0);
 
 /// Why a command was not appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -219,7 +230,7 @@ impl Raft {
             log: Log::restore(base.position, entries),
             term: hard_state.term,
             vote: hard_state.vote.unwrap_or_default(),
-            state: State::Follower,
+            state: State::Follower(Following::default()),
             leader: NOBODY,
             // The commit index costs no write of its own: what was applied was committed, the rest is learnt again.
             commit: applied,
@@ -228,11 +239,7 @@ impl Raft {
             // A promise given before the start binds after it.
             promise: if promised_for.is_zero() { Instant(0) } else { now.after(promised_for) },
             random: Random::new(seed),
-            accepted: LogIndex(0),
-            heartbeat: Instant(0),
             rare: None,
-            granted: 0,
-            requests: 0,
             priority: 0,
             flags: Flags::default(),
         };
@@ -292,7 +299,7 @@ impl Raft {
     /// on, not earlier (Raft thesis, section 10.2.1).
     pub fn handle_persisted(&mut self, receipt: Receipt) {
         let durable_grew = self.log.persisted(receipt.generation, receipt.index);
-        if matches!(self.state, State::Candidate) && receipt.hard == self.hard_state() {
+        if matches!(self.state, State::Candidate(_)) && receipt.hard == self.hard_state() {
             assert_eq!(self.vote, self.replica, "a candidate votes for itself");
             self.count_own_vote();
         }
@@ -347,7 +354,7 @@ impl Raft {
         match body {
             Body::Vote { last, transfer } => self.handle_vote(now, peer, last, transfer),
             Body::VoteAnswer { granted } => {
-                if granted && matches!(self.state, State::Candidate) {
+                if granted {
                     self.count_vote(peer.replica);
                 }
             }
@@ -378,6 +385,13 @@ impl Raft {
         HardState { term: self.term, vote: (self.vote.0 != 0).then_some(self.vote) }
     }
 
+    /// Who leads this term; nobody has id zero.
+    pub(crate) fn leading(&self) -> Member {
+        let node = self.configuration.node_of(self.leader);
+        let outsider = || self.rare.as_ref().and_then(|rare| rare.outsider).unwrap_or_default();
+        node.map_or_else(outsider, |node| Member { replica: self.leader, node })
+    }
+
     /// What is seldom needed, made at need.
     pub(crate) fn rare(&mut self) -> &mut Rare {
         self.rare.get_or_insert_default()
@@ -392,7 +406,8 @@ impl Raft {
 impl Rare {
     fn is_empty(&self) -> bool {
         let nothing_owed = self.answers.is_empty() && self.asked.is_empty() && self.asking.is_none();
-        nothing_owed && self.former.is_empty() && self.transfer.is_none() && self.forced.is_none()
+        let nothing_planned = self.transfer.is_none() && self.forced.is_none() && self.outsider.is_none();
+        nothing_owed && nothing_planned && self.former.is_empty()
     }
 }
 

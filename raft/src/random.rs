@@ -2,21 +2,22 @@
 
 use core::time::Duration;
 
-/// SplitMix64: a counter and a mixing function. Eight bytes of state; far from cryptographic, which nobody needs here.
+/// A Weyl sequence and a mixing function. Four bytes of state, since every replica has one; far from cryptographic, which
+/// nobody needs here.
 #[derive(Debug)]
-pub(crate) struct Random(u64);
+pub(crate) struct Random(u32);
 
 impl Random {
     pub(crate) const fn new(seed: u64) -> Random {
-        Random(seed)
+        Random((seed ^ seed >> 32) as u32)
     }
 
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+    pub(crate) fn next(&mut self) -> u32 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9);
         let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
+        z = (z ^ (z >> 16)).wrapping_mul(0x21F0_AAAD);
+        z = (z ^ (z >> 15)).wrapping_mul(0x735A_2D97);
+        z ^ (z >> 15)
     }
 
     /// Uniform in `[min, max]`. Times longer than 584 years count as that.
@@ -25,7 +26,7 @@ impl Random {
         let (min, max) = (nanos(min), nanos(max));
         let span = u128::from(max.saturating_sub(min)) + 1;
         // The high half of the product maps the generator's range on the span without a division.
-        let offset = (u128::from(self.next()) * span) >> 64;
+        let offset = (u128::from(self.next()) * span) >> 32;
         Duration::from_nanos(min + offset as u64)
     }
 }

@@ -96,7 +96,8 @@ impl Raft {
         if self.leader == NOBODY {
             return Err(ReadError::NotLeader { leader: None });
         }
-        let first = self.random.next();
+        // A replica that starts again does so at another moment, and names its requests otherwise.
+        let first = now.0.rotate_left(32) ^ u64::from(self.random.next());
         let asking = self.rare().asking.get_or_insert(Asking {
             id: first,
             open: false,

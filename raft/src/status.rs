@@ -36,9 +36,9 @@ impl Raft {
     #[must_use]
     pub fn role(&self) -> Role {
         match self.state {
-            State::Follower => Role::Follower,
-            State::PreCandidate => Role::PreCandidate,
-            State::Candidate => Role::Candidate,
+            State::Follower(_) => Role::Follower,
+            State::PreCandidate(_) => Role::PreCandidate,
+            State::Candidate(_) => Role::Candidate,
             State::Leader(_) => Role::Leader,
         }
     }
@@ -58,7 +58,7 @@ impl Raft {
     /// Who leads its term, if it knows.
     #[must_use]
     pub fn leader(&self) -> Option<Member> {
-        (self.leader != NOBODY).then_some(self.leader)
+        (self.leader != NOBODY).then(|| self.leading())
     }
 
     /// Highest index known to be committed.

@@ -62,7 +62,7 @@ impl Raft {
         }
         let deadline = now.after(self.settings.election_timeout_max);
         self.rare().transfer = Some(Transfer { to, deadline, asked: false });
-        self.set_leader_deadline();
+        self.hasten_for_transfer();
         self.push_transfer();
         Ok(())
     }
