@@ -5,14 +5,20 @@
 
 mod rig;
 
-use raftyard_raft::{GroupId, HardState, NodeId, ReplicaId, Term};
+use raftyard_raft::{
+    Configuration, ConfigurationEntry, Entry, EntryKind, GroupId, HardState, LogIndex, Member, MemberChange, NodeId,
+    ReplicaId, Term,
+};
 use raftyard_storage::io::{BLOCK_BYTES, Directory, FileName, FilePath};
 use raftyard_storage::manifest::{ClusterId, Manifest};
 use raftyard_storage::sim::SimDisk;
 use raftyard_storage::wal::{StoreId, Wal, read};
 use rig::{config, entry, open, segment};
+use std::time::Duration;
 
 const SEGMENT: &[u8] = include_bytes!("golden/v1-segment.bin");
+/// What came later within version 1: other creations, configurations in the log, promises.
+const MEMBERS: &[u8] = include_bytes!("golden/v1-members.bin");
 const MANIFEST: &[u8] = include_bytes!("golden/v1-manifest.bin");
 
 fn hard_state() -> HardState {
@@ -28,6 +34,34 @@ fn written_segment() -> Vec<u8> {
     wal.record_group(GroupId(0x11), ReplicaId(1), Some(hard_state()), (&entries[..1], &entries[1..]));
     wal.record_group(GroupId(0x11), ReplicaId(1), None, (&[], &[]));
     wal.record_peer(NodeId(3), StoreId(0x0123_4567_89ab_cdef));
+    rig::settle(&mut wal, &mut disk);
+    disk.content(segment(1)).unwrap()[..4 * BLOCK_BYTES].to_vec()
+}
+
+fn configuration_entry() -> Entry {
+    let changes = [MemberChange::Demote(ReplicaId(2)), MemberChange::Remove(ReplicaId(3))];
+    let configuration = rig::configuration().changed(&changes).unwrap();
+    let held = ConfigurationEntry { configuration, context: "why".into(), forced: false };
+    Entry { term: Term(1), index: LogIndex(1), kind: EntryKind::Configuration, data: held.encode() }
+}
+
+fn with_learner() -> Configuration {
+    let member = |id| Member { replica: ReplicaId(id), node: NodeId(id) };
+    Configuration::with_learners(vec![member(2)], vec![member(1)]).unwrap()
+}
+
+fn written_members() -> Vec<u8> {
+    let mut disk = SimDisk::new();
+    let (mut wal, _) = Wal::open(&mut disk, config(false), 42).unwrap();
+    wal.record_promise(Duration::from_nanos(0x0102_0304_0506));
+    wal.record_creation(GroupId(0x11), ReplicaId(1), &with_learner());
+    wal.record_creation(GroupId(0x12), ReplicaId(7), &Configuration::joining());
+    wal.record_group(
+        GroupId(0x12),
+        ReplicaId(7),
+        Some(HardState { term: Term(1), vote: None }),
+        (&[configuration_entry()], &[]),
+    );
     rig::settle(&mut wal, &mut disk);
     disk.content(segment(1)).unwrap()[..4 * BLOCK_BYTES].to_vec()
 }
@@ -50,9 +84,11 @@ fn written_manifest() -> Vec<u8> {
 
 #[test]
 fn what_is_written_is_what_was_always_written() {
-    for (name, golden, written) in
-        [("v1-segment.bin", SEGMENT, written_segment()), ("v1-manifest.bin", MANIFEST, written_manifest())]
-    {
+    for (name, golden, written) in [
+        ("v1-segment.bin", SEGMENT, written_segment()),
+        ("v1-members.bin", MEMBERS, written_members()),
+        ("v1-manifest.bin", MANIFEST, written_manifest()),
+    ] {
         let differs = golden.iter().zip(&written).position(|(a, b)| a != b);
         assert!(
             golden == written,
@@ -79,6 +115,14 @@ fn what_was_always_written_is_read() {
     assert_eq!(group.entries, [entry(0x21, 1, b""), entry(0x21, 2, b"command")]);
     assert_eq!(recovered.peers, [(NodeId(3), StoreId(0x0123_4567_89ab_cdef))]);
     assert_eq!(Manifest::decode(MANIFEST), Ok(manifest()));
+    disk.damage(segment(1), |bytes| bytes[..MEMBERS.len()].copy_from_slice(MEMBERS));
+    let recovered = read(&mut disk, rig::WAL).unwrap().recovered;
+    assert_eq!((recovered.stats.batches, recovered.stats.records), (2, 4));
+    let [first, second] = &recovered.groups[..] else { panic!("two groups") };
+    assert_eq!((&first.configuration, &first.entries[..]), (&with_learner(), &[][..]));
+    assert_eq!((second.replica, &second.configuration), (ReplicaId(7), &Configuration::joining()));
+    assert_eq!(second.entries, [configuration_entry()]);
+    assert_eq!(recovered.promise, Duration::from_nanos(0x0102_0304_0506));
 }
 
 /// The fields of the golden files at the places FORMAT.md gives, read without the crate's own decoder.
@@ -116,6 +160,13 @@ fn fields_stand_where_the_format_says() {
         at += usize::try_from(len).unwrap();
     }
     assert_eq!(number(second + 36, 4), (at - second - 64) as u64);
+    let members = |at: usize, len: usize| MEMBERS[at..at + len].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
+    let mut at = second + 64;
+    for (kind, len) in [(4, 16), (1, 80), (1, 48), (2, 56 + 16 + 8 + 72 + 3)] {
+        assert_eq!((members(at, 4), members(at + 4, 1)), (len, kind));
+        at += usize::try_from(len).unwrap();
+    }
+    assert_eq!((members(second + 64 + 8, 8), members(second + 80 + 40, 8)), (0x0102_0304_0506, 1 << 32 | 1));
     assert_eq!(&SEGMENT[second + 64 + 96 + 56 + 16 + 16..][..7], b"command");
     assert_eq!(
         (&MANIFEST[..8], MANIFEST[8], MANIFEST[16], MANIFEST[24], MANIFEST[48]),

@@ -7,13 +7,14 @@ use bytes::Bytes;
 use raftyard_raft::{
     Configuration, Entries, Entry, EntryKind, GroupId, HardState, LogIndex, Member, NodeId, ReplicaId, Term,
 };
+use std::time::Duration;
 
 /// Bytes of a record before its body: length, kind, three zeroes.
 const RECORD_HEADER_BYTES: usize = 8;
 /// Bytes an entry needs beside its data.
 pub const ENTRY_OVERHEAD_BYTES: usize = 16;
 /// Bytes the largest record needs beside the data and overhead of entries.
-pub const RECORD_OVERHEAD_BYTES_MAX: usize = RECORD_HEADER_BYTES + 40 + 16 * Configuration::VOTERS_MAX;
+pub const RECORD_OVERHEAD_BYTES_MAX: usize = RECORD_HEADER_BYTES + 40 + 16 * Configuration::MEMBERS_MAX;
 
 // Room in a batch is counted in `Entry::cost`, which must not be less than what is written.
 const _: () = assert!(ENTRY_OVERHEAD_BYTES <= size_of::<Entry>());
@@ -21,6 +22,7 @@ const _: () = assert!(ENTRY_OVERHEAD_BYTES <= size_of::<Entry>());
 const KIND_CREATION: u8 = 1;
 const KIND_GROUP: u8 = 2;
 const KIND_PEER: u8 = 3;
+const KIND_PROMISE: u8 = 4;
 const FLAG_HARD_STATE: u32 = 1;
 
 /// One record, read.
@@ -32,7 +34,7 @@ pub enum Record {
         group: GroupId,
         /// The replica.
         replica: ReplicaId,
-        /// The group's initial members.
+        /// The group's initial members; none if the replica joins a group that exists.
         configuration: Configuration,
     },
     /// One group's part of the batch.
@@ -52,6 +54,11 @@ pub enum Record {
         node: NodeId,
         /// Its store.
         store: StoreId,
+    },
+    /// What this core's replicas may have promised, before whatever came next.
+    Promise {
+        /// For how long at most after a start they keep it.
+        wait: Duration,
     },
 }
 
@@ -103,11 +110,12 @@ pub(crate) fn encode_creation(out: &mut AlignedBuf, group: GroupId, replica: Rep
     // The position of the initial configuration: index 0, term 0.
     put_u64(out, 0);
     put_u64(out, 0);
-    put_u32(out, u32::try_from(configuration.voters().len()).expect("at most VOTERS_MAX voters"));
-    put_u32(out, 0);
-    for voter in configuration.voters() {
-        put_u64(out, voter.replica.0);
-        put_u64(out, voter.node.0);
+    assert!(!configuration.is_joint(), "a group begins with one set of voters");
+    put_u32(out, u32::try_from(configuration.voters().count()).expect("at most MEMBERS_MAX voters"));
+    put_u32(out, u32::try_from(configuration.learners().count()).expect("at most MEMBERS_MAX learners"));
+    for member in configuration.voters().chain(configuration.learners()) {
+        put_u64(out, member.replica.0);
+        put_u64(out, member.node.0);
     }
     finish(out, start);
 }
@@ -147,6 +155,12 @@ pub(crate) fn encode_peer(out: &mut AlignedBuf, node: NodeId, store: StoreId) {
     finish(out, start);
 }
 
+pub(crate) fn encode_promise(out: &mut AlignedBuf, wait: Duration) {
+    let start = begin(out, KIND_PROMISE);
+    put_u64(out, u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX));
+    finish(out, start);
+}
+
 /// Bytes `encode_group` will write.
 pub(crate) fn group_bytes(entries: Entries<'_>) -> usize {
     let data = |run: &[Entry]| run.iter().map(|e| e.data.len() + ENTRY_OVERHEAD_BYTES).sum::<usize>();
@@ -181,6 +195,7 @@ fn decode(fields: &mut Fields<'_>) -> Result<Record, RecordFault> {
         KIND_CREATION => decode_creation(&mut body)?,
         KIND_GROUP => decode_group(&mut body)?,
         KIND_PEER => decode_peer(&mut body).ok_or(RecordFault::Length)?,
+        KIND_PROMISE => Record::Promise { wait: Duration::from_nanos(body.u64().ok_or(RecordFault::Length)?) },
         _ => return Err(RecordFault::UnknownKind(kind)),
     };
     if body.is_empty() { Ok(record) } else { Err(RecordFault::Length) }
@@ -190,19 +205,28 @@ fn decode_creation(body: &mut Fields<'_>) -> Result<Record, RecordFault> {
     let group = GroupId(body.u64().ok_or(RecordFault::Length)?);
     let replica = ReplicaId(body.u64().ok_or(RecordFault::Length)?);
     body.zeroes::<16>().ok_or(RecordFault::Field)?;
-    let count = body.u32().ok_or(RecordFault::Length)? as usize;
-    body.zeroes::<4>().ok_or(RecordFault::Field)?;
-    if count > Configuration::VOTERS_MAX {
+    let voters = body.u32().ok_or(RecordFault::Length)? as usize;
+    let learners = body.u32().ok_or(RecordFault::Length)? as usize;
+    if voters.saturating_add(learners) > Configuration::MEMBERS_MAX {
         return Err(RecordFault::Field);
     }
-    let mut voters = Vec::with_capacity(count);
+    let voters = decode_members(body, voters)?;
+    let learners = decode_members(body, learners)?;
+    let configuration = match (voters.is_empty(), learners.is_empty()) {
+        (true, true) => Configuration::joining(),
+        _ => Configuration::with_learners(voters, learners).map_err(|_| RecordFault::Field)?,
+    };
+    Ok(Record::Creation { group, replica, configuration })
+}
+
+fn decode_members(body: &mut Fields<'_>, count: usize) -> Result<Vec<Member>, RecordFault> {
+    let mut members = Vec::with_capacity(count);
     for _ in 0..count {
         let replica = ReplicaId(body.u64().ok_or(RecordFault::Length)?);
         let node = NodeId(body.u64().ok_or(RecordFault::Length)?);
-        voters.push(Member { replica, node });
+        members.push(Member { replica, node });
     }
-    let configuration = Configuration::new(voters).map_err(|_| RecordFault::Field)?;
-    Ok(Record::Creation { group, replica, configuration })
+    Ok(members)
 }
 
 fn decode_group(body: &mut Fields<'_>) -> Result<Record, RecordFault> {

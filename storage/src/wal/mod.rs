@@ -24,7 +24,9 @@ pub use replay::RecoveredGroup;
 
 use crate::aligned::AlignedBuf;
 use crate::format::batch::{self, BatchHeader};
-use crate::format::record::{RECORD_OVERHEAD_BYTES_MAX, encode_creation, encode_group, encode_peer, group_bytes};
+use crate::format::record::{
+    RECORD_OVERHEAD_BYTES_MAX, encode_creation, encode_group, encode_peer, encode_promise, group_bytes,
+};
 use crate::format::segment::{BATCHES_OFFSET, PreviousSegment, SegmentHeader};
 use crate::io::{Disk, FileId, FilePath, IoId, IoOp, IoOutput, IoResult, SegmentNumber, WriteMode};
 use crate::seed::salt;
@@ -33,6 +35,7 @@ use prepare::Preparation;
 use raftyard_raft::{Configuration, Entries, GroupId, HardState, NodeId, ReplicaId};
 use recovery::segment_path;
 use std::collections::VecDeque;
+use std::time::Duration;
 
 /// A running log.
 #[derive(Debug)]
@@ -168,6 +171,12 @@ impl Wal {
     /// Records the store of a peer. Returns the sequence of the batch it is in.
     pub fn record_peer(&mut self, node: NodeId, store: StoreId) -> BatchSeq {
         self.record(RECORD_OVERHEAD_BYTES_MAX, |out| encode_peer(out, node, store))
+    }
+
+    /// Records for how long after a start this core's replicas keep promises given before. Returns the sequence of the
+    /// batch it is in.
+    pub fn record_promise(&mut self, wait: Duration) -> BatchSeq {
+        self.record(RECORD_OVERHEAD_BYTES_MAX, |out| encode_promise(out, wait))
     }
 
     fn record(&mut self, bytes_max: usize, encode: impl FnOnce(&mut AlignedBuf)) -> BatchSeq {

@@ -16,6 +16,7 @@ use crate::format::segment::{BATCHES_OFFSET, HeaderFault, SegmentHeader, decode_
 use crate::format::{BatchSeq, StoreId};
 use crate::io::{BLOCK_BYTES, Directory, Disk, FileName, FilePath, IoOp, IoOutput, SegmentNumber, WalId};
 use raftyard_raft::NodeId;
+use std::time::Duration;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 /// How much of a segment is read at once; a larger batch is read whole.
@@ -28,6 +29,9 @@ pub struct Recovered {
     pub groups: Vec<RecoveredGroup>,
     /// The store of each peer as last recorded, sorted by node.
     pub peers: Vec<(NodeId, StoreId)>,
+    /// For how long after a start the replicas keep promises that they may have given before; zero if nobody counts on
+    /// any.
+    pub promise: Duration,
     /// What was read.
     pub stats: RecoveryStats,
 }
@@ -271,8 +275,8 @@ impl Walk {
         }
         self.stats.tear = place.filter(|_| self.rests.iter().any(|rest| rest.written));
         let holds_records = !self.replay.is_empty();
-        let (groups, peers) = self.replay.finish();
-        let recovered = Recovered { groups, peers, stats: self.stats };
+        let (groups, peers, promise) = self.replay.finish();
+        let recovered = Recovered { groups, peers, promise, stats: self.stats };
         let numbers = chain.iter().map(|link| link.header.number);
         let kept = numbers.filter(|number| self.end.is_some_and(|end| *number <= end.segment)).collect();
         let first = chain.first().map(|link| link.path);

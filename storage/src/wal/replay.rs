@@ -5,6 +5,7 @@ use crate::format::record::{Record, RecordFault};
 use raftyard_raft::{Configuration, Entry, GroupId, HardState, LogIndex, NodeId, ReplicaId};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 /// One replica as the log left it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,7 @@ pub struct RecoveredGroup {
 pub(crate) struct Replay {
     groups: FxHashMap<GroupId, RecoveredGroup>,
     peers: BTreeMap<NodeId, StoreId>,
+    promise: Duration,
 }
 
 impl Replay {
@@ -36,6 +38,10 @@ impl Replay {
             Record::Peer { node, store } => {
                 // The last one stands: an operator may have replaced the node.
                 self.peers.insert(node, store);
+                Ok(())
+            }
+            Record::Promise { wait } => {
+                self.promise = wait;
                 Ok(())
             }
         }
@@ -75,13 +81,13 @@ impl Replay {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.peers.is_empty()
+        self.groups.is_empty() && self.peers.is_empty() && self.promise.is_zero()
     }
 
     /// Groups sorted by id, peers sorted by node: the order must not depend on a hash table.
-    pub(crate) fn finish(self) -> (Vec<RecoveredGroup>, Vec<(NodeId, StoreId)>) {
+    pub(crate) fn finish(self) -> (Vec<RecoveredGroup>, Vec<(NodeId, StoreId)>, Duration) {
         let mut groups: Vec<RecoveredGroup> = self.groups.into_values().collect();
         groups.sort_unstable_by_key(|g| g.group);
-        (groups, self.peers.into_iter().collect())
+        (groups, self.peers.into_iter().collect(), self.promise)
     }
 }
