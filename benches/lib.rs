@@ -3,7 +3,8 @@
 
 use bytes::Bytes;
 use raftyard_raft::{
-    Body, Configuration, Entry, GroupId, Instant, Member, Message, NodeId, Raft, ReplicaId, Restored, Role, Settings,
+    Body, Configuration, Entry, GroupId, Instant, Member, Message, NodeId, Raft, ReplicaId, Restored, Role, Sender,
+    Settings,
 };
 use std::sync::Arc;
 
@@ -27,12 +28,12 @@ impl Trio {
         let settings = Arc::new(Settings::default());
         let open = |id| {
             let (configuration, settings) = (Arc::clone(&configuration), Arc::clone(&settings));
-            let restored = Restored::default();
-            Raft::new(GroupId(group), ReplicaId(id), configuration, restored, settings, Instant(0), id)
+            let restored = Restored::fresh(configuration);
+            Raft::new(GroupId(group), ReplicaId(id), restored, settings, Instant(0), id)
         };
         let replicas = (1..=3).map(|id| open(id).expect("a fresh replica opens")).collect();
         let mut trio = Trio { replicas, wires: Vec::new() };
-        trio.replicas[0].campaign(Instant(0));
+        trio.replicas[0].campaign(Instant(0)).expect("it promised nobody anything");
         trio.settle();
         assert_eq!(trio.replicas[0].role(), Role::Leader, "nothing is in its way");
         trio
@@ -65,7 +66,8 @@ impl Trio {
                     other => other,
                 };
                 let to = &mut self.replicas[head.to.0 as usize - 1];
-                to.handle_message(Instant(1), Message { body, ..head }).expect("a correct peer's message");
+                let from = Sender { node: NodeId(head.from.0), keeps_promises: true };
+                to.handle_message(Instant(1), from, Message { body, ..head }).expect("a correct peer's message");
             }
         }
     }

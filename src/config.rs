@@ -64,6 +64,15 @@ pub struct NodeConfig {
     pub proposal_timeout: Duration,
     /// How long connecting to another node may take.
     pub connect_timeout: Duration,
+    /// Whether leaders may answer reads on the strength of a lease ([`ReadMode::Lease`](crate::ReadMode::Lease)), and this
+    /// node's replicas keep the promises that leases rest on. Then a node that starts elects nobody for an election
+    /// time-out.
+    pub leases: bool,
+    /// How far any clock of the cluster may run fast or slow against true time, in millionths. Lease reads are as safe as
+    /// this is true.
+    pub clock_drift_max_ppm: u32,
+    /// Reads that may wait on one core to be confirmed. Above it they are answered `Overloaded`.
+    pub reads_max: usize,
 }
 
 /// Whether an answer means that the command is on disk.
@@ -176,6 +185,9 @@ impl Default for NodeConfig {
             heartbeat_interval: core.heartbeat_interval,
             proposal_timeout: core.proposal_timeout,
             connect_timeout: Duration::from_secs(1),
+            leases: core.raft.leases,
+            clock_drift_max_ppm: core.raft.clock_drift_max_ppm,
+            reads_max: core.reads_max,
         }
     }
 }
@@ -185,6 +197,8 @@ impl NodeConfig {
     pub const CORES_MAX: u16 = 1024;
     /// Most commands that may wait for a core; room for all of them is allocated at the start.
     pub const MAILBOX_MAX: usize = 1 << 20;
+    /// Most reads that may wait on one core.
+    pub const READS_MAX: usize = 1 << 24;
     /// Highest `log_bytes_max` and `uncommitted_bytes_max`: beyond any memory, and sums of them stay far from overflow.
     pub const LOG_BYTES_MAX: usize = 1 << 40;
     /// Highest `send_buffer_bytes_max`: room for the largest command that a log takes, twice.
@@ -215,6 +229,7 @@ impl NodeConfig {
             ("batch_bytes_max", self.batch_bytes_max, WalConfig::SEGMENT_BYTES_MAX as usize),
             ("entry_bytes_max", self.entry_bytes_max, WalConfig::SEGMENT_BYTES_MAX as usize),
             ("mailbox_max", self.mailbox_max, Self::MAILBOX_MAX),
+            ("reads_max", self.reads_max, Self::READS_MAX),
             ("log_bytes_max", self.log_bytes_max, Self::LOG_BYTES_MAX),
             ("uncommitted_bytes_max", self.uncommitted_bytes_max, Self::LOG_BYTES_MAX),
             ("send_buffer_bytes_max", self.send_buffer_bytes_max, Self::SEND_BUFFER_BYTES_MAX),
@@ -290,6 +305,8 @@ impl NodeConfig {
             election_timeout_min: self.election_timeout_min,
             election_timeout_max: self.election_timeout_max,
             uncommitted_bytes_max: self.uncommitted_bytes_max,
+            leases: self.leases,
+            clock_drift_max_ppm: self.clock_drift_max_ppm,
             ..defaults
         }
     }
@@ -308,6 +325,7 @@ impl NodeConfig {
             raft: self.raft(),
             heartbeat_interval: self.heartbeat_interval,
             proposal_timeout: self.proposal_timeout,
+            reads_max: self.reads_max,
             entry_bytes_max: self.entry_bytes_max,
             log_bytes_max: self.log_bytes_max,
             // Room for the largest command and for what a frame says about it. Only ever above the default, so that
@@ -332,6 +350,7 @@ impl NodeConfig {
             entry_bytes_max: self.entry_bytes_max,
             depth: self.wal_depth,
             mode,
+            promise: if self.leases { self.raft().promise_after_restart() } else { Duration::ZERO },
             zero_chunk_bytes: defaults.zero_chunk_bytes.min(self.segment_bytes),
             ..defaults
         }
@@ -354,7 +373,7 @@ mod tests {
 
     #[test]
     fn an_error_names_the_field_and_the_value() {
-        let cases: [(NodeConfig, &str); 14] = [
+        let cases: [(NodeConfig, &str); 16] = [
             (NodeConfig { node: NodeId(0), ..good() }, "node = 0"),
             (NodeConfig { data_dir: PathBuf::new(), ..good() }, "data_dir"),
             (NodeConfig { cores: 0, ..good() }, "cores = 0"),
@@ -368,6 +387,8 @@ mod tests {
             (NodeConfig { send_buffer_bytes_max: good().entry_bytes_max, ..good() }, "send_buffer_bytes_max = 8388608"),
             (NodeConfig { uncommitted_bytes_max: 5, ..good() }, "uncommitted_bytes_max = 5"),
             (NodeConfig { heartbeat_interval: Duration::from_secs(9), ..good() }, "heartbeat_interval = 9s"),
+            (NodeConfig { reads_max: 0, ..good() }, "reads_max = 0"),
+            (NodeConfig { clock_drift_max_ppm: 500_000, ..good() }, "clock_drift_max_ppm"),
             (NodeConfig { segment_bytes: 5000, ..good() }, "segment_bytes = 5000"),
         ];
         for (config, words) in cases {
@@ -378,7 +399,7 @@ mod tests {
     #[test]
     fn no_number_makes_the_check_or_what_follows_from_it_panic() {
         type Set = fn(&mut NodeConfig, u64);
-        let set: [(&str, Set); 14] = [
+        let set: [(&str, Set); 16] = [
             ("cluster", |c, v| c.cluster = v),
             ("node", |c, v| c.node = NodeId(v)),
             ("cores", |c, v| c.cores = v.min(u64::from(u16::MAX)) as u16),
@@ -389,6 +410,8 @@ mod tests {
             ("log_bytes_max", |c, v| c.log_bytes_max = v as usize),
             ("uncommitted_bytes_max", |c, v| c.uncommitted_bytes_max = v as usize),
             ("mailbox_max", |c, v| c.mailbox_max = v as usize),
+            ("reads_max", |c, v| c.reads_max = v as usize),
+            ("clock_drift_max_ppm", |c, v| c.clock_drift_max_ppm = v.min(u64::from(u32::MAX)) as u32),
             ("send_buffer_bytes_max", |c, v| c.send_buffer_bytes_max = v as usize),
             ("heartbeat_interval", |c, v| c.heartbeat_interval = Duration::from_secs(v)),
             ("election_timeout_min", |c, v| c.election_timeout_min = Duration::from_secs(v)),

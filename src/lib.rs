@@ -12,18 +12,25 @@ mod pending;
 mod preflight;
 
 pub use config::{ConfigError, Durability, NodeConfig};
-pub use group::{CreateGroup, GroupHandle, Propose, Status, StatusError};
+pub use group::{
+    Campaign, ChangeMembership, CreateGroup, ForceMembership, GroupHandle, Propose, Read, Status, StatusError, Transfer,
+};
 pub use node::{Node, OpenError};
 pub use pending::Pending;
 pub use preflight::PreflightError;
 
 pub use bytes::Bytes;
-pub use raftyard_raft::{Configuration, ConfigurationError, GroupId, LogIndex, Member, NodeId, ReplicaId, Term};
+pub use raftyard_raft::{
+    Configuration, ConfigurationError, GroupId, LogIndex, Member, MemberChange, NodeId, ReplicaId, Term,
+};
 pub use raftyard_runtime::driver::{CoreLost, StartError, floor};
 pub use raftyard_runtime::group::{
     Command, Commands, GroupConfig, GroupStatus, Responses, RoleName, StateMachine, StateMachineFactory,
 };
-pub use raftyard_runtime::mail::{Applied, CreateGroupError, Limit, NotProposed, ProposeError, Unknown};
+pub use raftyard_runtime::mail::{
+    Applied, CampaignError, ChangeError, Changed, CreateGroupError, ForceError, Limit, NotChanged, NotProposed,
+    ProposeError, ReadAnswer, ReadError, ReadMode, TransferError, Unknown,
+};
 pub use raftyard_storage::io::WriteMode;
 
 /// The README's example is compiled with the documentation tests.

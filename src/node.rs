@@ -3,13 +3,13 @@
 use crate::config::{ConfigError, NodeConfig};
 use crate::group::{self, CreateGroup, GroupHandle};
 use crate::preflight::{self, DataDirLock, PreflightError};
-use raftyard_raft::{GroupId, NodeId};
+use raftyard_raft::{GroupId, NodeId, ReplicaId};
 use raftyard_runtime::core::core_of;
 use raftyard_runtime::core::port::CoreId;
 use raftyard_runtime::driver::{
     self, CoreLost, CoreRunning, CoreStart, CoreStarting, Resolver, StartError, address_of_core,
 };
-use raftyard_runtime::group::{GroupConfig, StateMachineFactory};
+use raftyard_runtime::group::{GroupConfig, Joining, StateMachineFactory};
 use raftyard_storage::device::UringDisk;
 use raftyard_storage::io::WalId;
 use raftyard_storage::manifest::{ClusterId, Manifest, ManifestError};
@@ -152,6 +152,14 @@ impl Node {
     /// the creation is durable.
     pub fn create_group(&self, config: GroupConfig) -> CreateGroup {
         group::create(&self.core_of(config.group).mailbox, config)
+    }
+
+    /// Creates this node's replica of a group that exists on other nodes. It does nothing until a change of members, on the
+    /// group's leader, adds it ([`GroupHandle::change_membership`]); then the leader brings it up to date. `replica` must
+    /// be above every id that the group ever had ([`Configuration::highest_replica`](crate::Configuration)). Answered when
+    /// the creation is durable.
+    pub fn join_group(&self, group: GroupId, replica: ReplicaId) -> CreateGroup {
+        group::join(&self.core_of(group).mailbox, Joining { group, replica })
     }
 
     /// A handle of a group. Whether it exists here, the first answer tells.

@@ -37,6 +37,28 @@ pub(crate) enum Refused {
     Closed,
 }
 
+/// How an operation's error says that its core did not take or answer it.
+pub(crate) trait Unheard: Sized {
+    /// The mailbox is full.
+    const FULL: Self;
+    /// The core is gone.
+    const CLOSED: Self;
+    /// The core took it, and ended without an answer.
+    const LOST: Self;
+}
+
+/// Sends a command whose error can say everything that may become of it.
+pub(crate) fn ask<T, E: Unheard>(
+    mailbox: &Mailbox,
+    mail: impl FnOnce(Reply<Result<T, E>>) -> Mail,
+) -> Pending<Result<T, E>> {
+    let refused = |refused| match refused {
+        Refused::Full => Err(E::FULL),
+        Refused::Closed => Err(E::CLOSED),
+    };
+    Pending::send(mailbox, mail, std::convert::identity, || Err(E::LOST), refused)
+}
+
 impl<T, R> Pending<T, R> {
     /// Sends a command. `refused` makes the answer when the mailbox does not take it, `lost` when the core ends without
     /// giving one.

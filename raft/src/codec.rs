@@ -86,6 +86,9 @@ fn decode(bytes: &[u8]) -> Option<Configuration> {
 }
 
 impl ConfigurationEntry {
+    /// Bytes an entry has at most beside its context.
+    pub const OVERHEAD_BYTES_MAX: usize = ENTRY_HEADER_BYTES + Configuration::ENCODED_BYTES_MAX;
+
     /// The data of the entry.
     #[must_use]
     pub fn encode(&self) -> Bytes {

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use raftyard_raft::{Configuration, Entries, EntryKind, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use std::sync::Arc;
 
 /// A group to create. Every member's node must be given the same configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,16 @@ pub struct GroupConfig {
     /// The node that campaigns at once, so that a thousand fresh groups don't wait an election time-out or storm.
     /// Only a hint: any member can lead. `None`: whoever times out first.
     pub preferred_leader: Option<NodeId>,
+}
+
+/// A replica of a group that exists elsewhere, to be created on this node. It knows no member and does nothing by itself;
+/// whoever leads the group speaks to it as soon as a change of members has added it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Joining {
+    /// The group's id.
+    pub group: GroupId,
+    /// The replica's id: above every id that the group ever had.
+    pub replica: ReplicaId,
 }
 
 /// What a replica is in its group.
@@ -43,6 +54,10 @@ pub struct GroupStatus {
     pub term: Term,
     /// The node that leads, if known.
     pub leader: Option<NodeId>,
+    /// The group's members, by the last entry here that says so, committed or not.
+    pub configuration: Arc<Configuration>,
+    /// Index of that entry; zero for the initial members.
+    pub configuration_index: LogIndex,
     /// Index of its last entry.
     pub last_index: LogIndex,
     /// Highest index durable on this node.
@@ -64,6 +79,18 @@ pub trait StateMachine {
 
     /// Applies committed commands, in order, each exactly once. Push one response a command; missing ones are empty.
     fn apply(&mut self, commands: Commands<'_>, responses: &mut Responses);
+
+    /// Answers a query without changing anything ([`read`](crate::mail::Mail::Read)). A machine that answers none returns
+    /// nothing.
+    fn read(&mut self, query: &Bytes) -> Bytes {
+        let _ = query;
+        Bytes::new()
+    }
+
+    /// The members changed, at this place among the commands. `context` is what the change was proposed with.
+    fn apply_membership(&mut self, index: LogIndex, configuration: &Configuration, context: &Bytes) {
+        let _ = (index, configuration, context);
+    }
 }
 
 /// Makes the state machine of a group: when it is created, and again at every start for each group found in the log.
@@ -125,6 +152,11 @@ impl Responses {
     /// The response to the next command.
     pub fn push(&mut self, response: Bytes) {
         self.responses.push(response);
+    }
+
+    /// Gives the commands before the `count`-th an empty response where they have none.
+    pub(crate) fn fill_up(&mut self, count: usize) {
+        self.responses.resize(count, Bytes::new());
     }
 
     pub(crate) fn drain(&mut self) -> impl Iterator<Item = Bytes> + '_ {

@@ -1,8 +1,10 @@
 //! Commands to a core from other threads, and the answers they wait for.
 
-use crate::group::{GroupConfig, GroupStatus};
+use crate::group::{GroupConfig, GroupStatus, Joining};
 use bytes::Bytes;
-use raftyard_raft::{GroupId, LogIndex, NodeId, RestoreError, Term};
+use raftyard_raft::{
+    ConfigurationError, GroupId, LogIndex, Member, MemberChange, NodeId, ReplicaId, RestoreError, Term,
+};
 
 /// Where an answer goes: the sending half of a one-shot channel. Dropped without an answer, it tells the waiting side
 /// that the core is gone.
@@ -26,6 +28,60 @@ pub enum Mail {
         config: GroupConfig,
         /// Who waits: answered when the creation is durable.
         reply: Reply<Result<(), CreateGroupError>>,
+    },
+    /// Create this node's replica of a group that exists elsewhere.
+    JoinGroup {
+        /// The group and the replica.
+        joining: Joining,
+        /// Who waits: answered when the creation is durable.
+        reply: Reply<Result<(), CreateGroupError>>,
+    },
+    /// Ask the state machine.
+    Read {
+        /// Of which group.
+        group: GroupId,
+        /// With which guarantee.
+        mode: ReadMode,
+        /// The question.
+        query: Bytes,
+        /// Who waits.
+        reply: Reply<Result<ReadAnswer, ReadError>>,
+    },
+    /// Give the leadership to the replica on another node.
+    TransferLeadership {
+        /// Of which group.
+        group: GroupId,
+        /// To which node.
+        to: NodeId,
+        /// Who waits.
+        reply: Reply<Result<(), TransferError>>,
+    },
+    /// Change the members.
+    ChangeMembership {
+        /// Of which group.
+        group: GroupId,
+        /// All in one step.
+        changes: Vec<MemberChange>,
+        /// What the state machines are told with it.
+        context: Bytes,
+        /// Who waits.
+        reply: Reply<Result<Changed, ChangeError>>,
+    },
+    /// Campaign, if no leader was heard lately.
+    Campaign {
+        /// In which group.
+        group: GroupId,
+        /// Who waits.
+        reply: Reply<Result<(), CampaignError>>,
+    },
+    /// Make this node's replica the only voter of a group that lost its majority for ever.
+    ForceMembership {
+        /// Of which group.
+        group: GroupId,
+        /// Replicas that become its learners.
+        learners: Vec<Member>,
+        /// Who waits.
+        reply: Reply<Result<Changed, ForceError>>,
     },
     /// Tell how a group is.
     Status {
@@ -63,6 +119,206 @@ pub enum ProposeError {
     Unknown(Unknown),
 }
 
+/// With which guarantee a read is served. All of these are linearizable: what the read sees is no older than anything
+/// that was acknowledged before it was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReadMode {
+    /// On the leader, after a round of heartbeats shows that it still leads (Raft thesis, section 6.4).
+    Index,
+    /// On the leader, at once, because a majority has promised to elect nobody else yet (Raft thesis, section 6.4.1). As
+    /// safe as the bound on the clocks' drift is true.
+    Lease,
+    /// On this node's replica, whatever it is: the leader is asked for its read index.
+    Follower,
+}
+
+/// What a state machine answered to a read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ReadAnswer {
+    /// What the machine had applied when it answered.
+    pub index: LogIndex,
+    /// Its answer.
+    pub response: Bytes,
+}
+
+/// Why a read has no answer. Reads can always be asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// This replica doesn't lead, or, for [`ReadMode::Follower`], knows nobody who does.
+    #[error("not the leader{}", leader_hint(.leader))]
+    NotLeader {
+        /// The node that leads, if known.
+        leader: Option<NodeId>,
+    },
+    /// The leader has committed nothing in its term yet, so it can't tell what is committed.
+    #[error("the leader has committed nothing in its term yet; try again soon")]
+    NoCommitYet,
+    /// Leases are off ([`ReadMode::Lease`]).
+    #[error("leases are off (leases); read with another mode")]
+    LeasesOff,
+    /// No majority has promised lately, or durably, to elect nobody else ([`ReadMode::Lease`]).
+    #[error("the leader holds no lease now; read with another mode, or try again soon")]
+    NoLease,
+    /// Another leader came, or the leader could not tell, before the read was confirmed.
+    #[error("the leader changed before the read was confirmed; try again")]
+    LeaderChanged,
+    /// It was not confirmed within `proposal_timeout`.
+    #[error("not confirmed in time (proposal_timeout)")]
+    TimedOut,
+    /// A queue is full. Try again later.
+    #[error("overloaded: {0} is full; try again later")]
+    Overloaded(Limit),
+    /// The group is not on this node.
+    #[error("no such group on this node")]
+    NoSuchGroup,
+    /// The group failed on this node.
+    #[error("the group failed on this node; see its status")]
+    GroupFailed,
+    /// The core's log failed; it serves nothing more.
+    #[error("this core's write-ahead log failed; see the node's log")]
+    WalFailed,
+    /// The node is shutting down, or its core ended.
+    #[error("the node stopped")]
+    Stopped,
+}
+
+/// A change of members that is complete.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Changed {
+    /// Index of the entry that made the members what they are now.
+    pub index: LogIndex,
+}
+
+/// Why members have not changed, or may not have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ChangeError {
+    /// Nothing was changed, and nothing of it ever will be.
+    #[error("not changed: {0}")]
+    NotChanged(NotChanged),
+    /// The change may be complete, now or later, or never. The group's status tells its members.
+    #[error("outcome unknown: {0}")]
+    Unknown(Unknown),
+}
+
+/// Why members will not change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotChanged {
+    /// The change was not proposed, or its entry was replaced by another leader's.
+    #[error(transparent)]
+    NotProposed(#[from] NotProposed),
+    /// The change before is not complete.
+    #[error("a change of members is under way at index {index}; one after the other")]
+    Pending {
+        /// Where it stands in the log.
+        index: LogIndex,
+    },
+    /// The leader has committed nothing in its term yet.
+    #[error("the leader has committed nothing in its term yet; try again soon")]
+    NoCommitYet,
+    /// The change leads to no configuration.
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// A new member is on a node that this one doesn't know.
+    #[error("node {0} is not among this node's peers: add it there first")]
+    UnknownNode(NodeId),
+}
+
+/// Why a leadership was not given away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    /// This replica doesn't lead.
+    #[error("not the leader{}", leader_hint(.leader))]
+    NotLeader {
+        /// The node that leads, if known.
+        leader: Option<NodeId>,
+    },
+    /// It is on this node already.
+    #[error("this node leads already")]
+    AlreadyLeads,
+    /// No voter of the group is on that node, or it is about to lose its vote.
+    #[error("node {0} has no voter of this group")]
+    NotVoter(NodeId),
+    /// Another transfer is under way.
+    #[error("the leadership is being transferred to replica {to} already")]
+    InProgress {
+        /// To whom.
+        to: ReplicaId,
+    },
+    /// The other did not take over in time; this node leads on.
+    #[error("the other did not take over in time; this node leads on")]
+    TimedOut,
+    /// Somebody else leads now.
+    #[error("another leader came{}", leader_hint(.leader))]
+    LeaderChanged {
+        /// The node that leads, if known.
+        leader: Option<NodeId>,
+    },
+    /// The core's mailbox is full. Try again later.
+    #[error("overloaded: the core's mailbox (mailbox_max) is full; try again later")]
+    Overloaded,
+    /// The group is not on this node.
+    #[error("no such group on this node")]
+    NoSuchGroup,
+    /// The group failed on this node.
+    #[error("the group failed on this node; see its status")]
+    GroupFailed,
+    /// The core's log failed, so it leads nothing any more.
+    #[error("this core's write-ahead log failed; see the node's log")]
+    WalFailed,
+    /// The node is shutting down, or its core ended.
+    #[error("the node stopped")]
+    Stopped,
+}
+
+/// Why a replica doesn't campaign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CampaignError {
+    /// The protocol forbids it now.
+    #[error(transparent)]
+    Refused(#[from] raftyard_raft::CampaignError),
+    /// The core's mailbox is full. Try again later.
+    #[error("overloaded: the core's mailbox (mailbox_max) is full; try again later")]
+    Overloaded,
+    /// The group is not on this node.
+    #[error("no such group on this node")]
+    NoSuchGroup,
+    /// The group failed on this node.
+    #[error("the group failed on this node; see its status")]
+    GroupFailed,
+    /// The core's log failed, so it leads nothing any more.
+    #[error("this core's write-ahead log failed; see the node's log")]
+    WalFailed,
+    /// The node is shutting down, or its core ended.
+    #[error("the node stopped")]
+    Stopped,
+}
+
+/// Why a membership was not forced, or may not have been.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ForceError {
+    /// The protocol forbids it here, or now.
+    #[error(transparent)]
+    Refused(#[from] raftyard_raft::ForceError),
+    /// It may be complete, now or later, or never. The group's status tells its members.
+    #[error("outcome unknown: {0}")]
+    Unknown(Unknown),
+    /// The core's mailbox is full. Try again later.
+    #[error("overloaded: the core's mailbox (mailbox_max) is full; try again later")]
+    Overloaded,
+    /// The group is not on this node.
+    #[error("no such group on this node")]
+    NoSuchGroup,
+    /// The group failed on this node.
+    #[error("the group failed on this node; see its status")]
+    GroupFailed,
+    /// The core's log failed; it takes nothing more.
+    #[error("this core's write-ahead log failed; see the node's log")]
+    WalFailed,
+    /// The node is shutting down.
+    #[error("the node is shutting down")]
+    Stopped,
+}
+
 /// Why a command will never be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotProposed {
@@ -86,6 +342,9 @@ pub enum NotProposed {
         /// The limit.
         bytes_max: usize,
     },
+    /// The leadership is being given to another. Try again soon.
+    #[error("the leadership is being transferred; try again soon")]
+    Transferring,
     /// Another leader's entry took its place in the log.
     #[error("another leader's entry took its place")]
     Superseded,
@@ -129,6 +388,9 @@ pub enum Limit {
     /// `log_bytes_max`: the entries a core keeps in memory.
     #[error("the core's log memory (log_bytes_max)")]
     LogMemory,
+    /// `reads_max`: reads that wait to be confirmed.
+    #[error("the core's waiting reads (reads_max)")]
+    Reads,
     /// `uncommitted_bytes_max`: a group's entries that are not committed yet.
     #[error("the group's uncommitted entries (uncommitted_bytes_max)")]
     Uncommitted,
@@ -140,6 +402,12 @@ pub enum CreateGroupError {
     /// The id is taken.
     #[error("group {0} exists on this node")]
     Exists(GroupId),
+    /// A group begins with one set of voters.
+    #[error("a group can't begin with a joint configuration")]
+    Joint,
+    /// Replica ids start at 1.
+    #[error("replica ids start at 1")]
+    ZeroReplica,
     /// This node is not a member of the configuration.
     #[error("group {group} has no member on node {node}")]
     NotMember {
@@ -181,8 +449,18 @@ pub enum CreateGroupError {
 pub enum Answer {
     /// To [`Mail::Propose`].
     Propose(Reply<Result<Applied, ProposeError>>, Result<Applied, ProposeError>),
-    /// To [`Mail::CreateGroup`].
+    /// To [`Mail::CreateGroup`] and [`Mail::JoinGroup`].
     CreateGroup(Reply<Result<(), CreateGroupError>>, Result<(), CreateGroupError>),
+    /// To [`Mail::Read`].
+    Read(Reply<Result<ReadAnswer, ReadError>>, Result<ReadAnswer, ReadError>),
+    /// To [`Mail::TransferLeadership`].
+    Transfer(Reply<Result<(), TransferError>>, Result<(), TransferError>),
+    /// To [`Mail::ChangeMembership`].
+    Change(Reply<Result<Changed, ChangeError>>, Result<Changed, ChangeError>),
+    /// To [`Mail::Campaign`].
+    Campaign(Reply<Result<(), CampaignError>>, Result<(), CampaignError>),
+    /// To [`Mail::ForceMembership`].
+    Force(Reply<Result<Changed, ForceError>>, Result<Changed, ForceError>),
     /// To [`Mail::Status`].
     Status(Reply<Option<GroupStatus>>, Option<Box<GroupStatus>>),
     /// To [`Mail::Shutdown`].
@@ -195,6 +473,11 @@ impl Answer {
         match self {
             Answer::Propose(reply, result) => drop(reply.send(result)),
             Answer::CreateGroup(reply, result) => drop(reply.send(result)),
+            Answer::Read(reply, result) => drop(reply.send(result)),
+            Answer::Transfer(reply, result) => drop(reply.send(result)),
+            Answer::Change(reply, result) => drop(reply.send(result)),
+            Answer::Campaign(reply, result) => drop(reply.send(result)),
+            Answer::Force(reply, result) => drop(reply.send(result)),
             Answer::Status(reply, status) => drop(reply.send(status.map(|s| *s))),
             Answer::Shutdown(reply) => drop(reply.send(())),
         }

@@ -12,7 +12,7 @@ use raftyard_raft::{
 use raftyard_storage::io::{BLOCK_BYTES, Directory, FileName, FilePath};
 use raftyard_storage::manifest::{ClusterId, Manifest};
 use raftyard_storage::sim::SimDisk;
-use raftyard_storage::wal::{StoreId, Wal, read};
+use raftyard_storage::wal::{StoreId, Wal, WalConfig, read};
 use rig::{config, entry, open, segment};
 use std::time::Duration;
 
@@ -52,8 +52,9 @@ fn with_learner() -> Configuration {
 
 fn written_members() -> Vec<u8> {
     let mut disk = SimDisk::new();
-    let (mut wal, _) = Wal::open(&mut disk, config(false), 42).unwrap();
-    wal.record_promise(Duration::from_nanos(0x0102_0304_0506));
+    let promise = Duration::from_nanos(0x0102_0304_0506);
+    let (mut wal, recovered) = Wal::open(&mut disk, WalConfig { promise, ..config(false) }, 42).unwrap();
+    assert_eq!(recovered.promise, Duration::ZERO, "none was given before");
     wal.record_creation(GroupId(0x11), ReplicaId(1), &with_learner());
     wal.record_creation(GroupId(0x12), ReplicaId(7), &Configuration::joining());
     wal.record_group(
@@ -63,7 +64,7 @@ fn written_members() -> Vec<u8> {
         (&[configuration_entry()], &[]),
     );
     rig::settle(&mut wal, &mut disk);
-    disk.content(segment(1)).unwrap()[..4 * BLOCK_BYTES].to_vec()
+    disk.content(segment(1)).unwrap()[..5 * BLOCK_BYTES].to_vec()
 }
 
 fn manifest() -> Manifest {
@@ -117,7 +118,7 @@ fn what_was_always_written_is_read() {
     assert_eq!(Manifest::decode(MANIFEST), Ok(manifest()));
     disk.damage(segment(1), |bytes| bytes[..MEMBERS.len()].copy_from_slice(MEMBERS));
     let recovered = read(&mut disk, rig::WAL).unwrap().recovered;
-    assert_eq!((recovered.stats.batches, recovered.stats.records), (2, 4));
+    assert_eq!((recovered.stats.batches, recovered.stats.records), (3, 4));
     let [first, second] = &recovered.groups[..] else { panic!("two groups") };
     assert_eq!((&first.configuration, &first.entries[..]), (&with_learner(), &[][..]));
     assert_eq!((second.replica, &second.configuration), (ReplicaId(7), &Configuration::joining()));
@@ -161,12 +162,15 @@ fn fields_stand_where_the_format_says() {
     }
     assert_eq!(number(second + 36, 4), (at - second - 64) as u64);
     let members = |at: usize, len: usize| MEMBERS[at..at + len].iter().rev().fold(0u64, |n, b| n << 8 | u64::from(*b));
-    let mut at = second + 64;
-    for (kind, len) in [(4, 16), (1, 80), (1, 48), (2, 56 + 16 + 8 + 72 + 3)] {
+    assert_eq!((members(second + 64, 4), members(second + 68, 1)), (16, 4));
+    assert_eq!(members(second + 72, 8), 0x0102_0304_0506);
+    let third = 4 * BLOCK_BYTES;
+    let mut at = third + 64;
+    for (kind, len) in [(1, 80), (1, 48), (2, 56 + 16 + 8 + 72 + 3)] {
         assert_eq!((members(at, 4), members(at + 4, 1)), (len, kind));
         at += usize::try_from(len).unwrap();
     }
-    assert_eq!((members(second + 64 + 8, 8), members(second + 80 + 40, 8)), (0x0102_0304_0506, 1 << 32 | 1));
+    assert_eq!(members(third + 64 + 40, 8), 1 << 32 | 1, "one voter and one learner");
     assert_eq!(&SEGMENT[second + 64 + 96 + 56 + 16 + 16..][..7], b"command");
     assert_eq!(
         (&MANIFEST[..8], MANIFEST[8], MANIFEST[16], MANIFEST[24], MANIFEST[48]),

@@ -174,7 +174,7 @@ impl Served {
     }
 
     fn create(&self, group: GroupId) -> String {
-        let nodes = self.voters.voters().len() as u64;
+        let nodes = self.voters.voters().count() as u64;
         let config = GroupConfig {
             group,
             configuration: self.voters.clone(),

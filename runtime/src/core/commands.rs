@@ -4,18 +4,31 @@ use super::deadlines::Slot;
 use super::durable::Creation;
 use super::port::Output;
 use super::{Core, CreationReply, Phase};
-use crate::group::{GroupConfig, StateMachine};
+use crate::group::{GroupConfig, Joining, StateMachine};
 use crate::mail::{Answer, Applied, CreateGroupError, Limit, Mail, NotProposed, ProposeError, Reply};
 use bytes::Bytes;
-use raftyard_raft::{GroupId, HardState, Instant, LogIndex, ReplicaId, RestoreError};
+use raftyard_raft::{Configuration, GroupId, HardState, Instant, LogIndex, ReplicaId, RestoreError};
 use raftyard_storage::wal::RecoveredGroup;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
 
 impl Core {
     pub(super) fn handle_mail(&mut self, now: Instant, mail: Mail) {
         match mail {
             Mail::Propose { group, data, reply } => self.handle_propose(now, group, data, reply),
-            Mail::CreateGroup { config, reply } => self.handle_create_group(config, reply),
+            Mail::CreateGroup { config, reply } => self.handle_create_group(&config, reply),
+            Mail::JoinGroup { joining, reply } => {
+                let Joining { group, replica } = joining;
+                let checked = self.check_joining(replica);
+                self.handle_creation(checked, group, replica, Configuration::joining(), false, reply);
+            }
+            Mail::Read { group, mode, query, reply } => self.handle_read(now, group, mode, query, reply),
+            Mail::TransferLeadership { group, to, reply } => self.handle_transfer(now, group, to, reply),
+            Mail::ChangeMembership { group, changes, context, reply } => {
+                self.handle_change(now, group, &changes, context, reply);
+            }
+            Mail::Campaign { group, reply } => self.handle_campaign(now, group, reply),
+            Mail::ForceMembership { group, learners, reply } => self.handle_force(now, group, learners, reply),
             Mail::Status { group, reply } => {
                 let status = self.by_group.get(&group).map(|&slot| Box::new(self.groups[slot as usize].status()));
                 self.answer(Answer::Status(reply, status));
@@ -49,40 +62,63 @@ impl Core {
     }
 
     fn propose(&mut self, group: GroupId, data: Bytes) -> Result<(Slot, raftyard_raft::LogPosition), NotProposed> {
-        if let Some(refusal) = self.refusal() {
-            return Err(refusal);
-        }
-        let slot = *self.by_group.get(&group).ok_or(NotProposed::NoSuchGroup)?;
-        let bytes_max = self.config.entry_bytes_max;
-        if data.len() > bytes_max {
-            return Err(NotProposed::TooLarge { bytes: data.len(), bytes_max });
-        }
-        if self.log_bytes > self.config.log_bytes_max {
-            return Err(NotProposed::Overloaded(Limit::LogMemory));
-        }
-        let group = &mut self.groups[slot as usize];
-        if group.failed.is_some() {
-            return Err(NotProposed::GroupFailed);
-        }
-        match group.raft.propose(data) {
+        let slot = self.slot_for_proposal(group, data.len())?;
+        match self.groups[slot as usize].raft.propose(data) {
             Ok(position) => Ok((slot, position)),
             Err(raftyard_raft::ProposeError::NotLeader { leader }) => {
-                let leader = leader.and_then(|replica| group.configuration.node_of(replica));
-                Err(NotProposed::NotLeader { leader })
+                Err(NotProposed::NotLeader { leader: leader.map(|leader| leader.node) })
             }
+            Err(raftyard_raft::ProposeError::Transferring { .. }) => Err(NotProposed::Transferring),
             Err(raftyard_raft::ProposeError::Uncommitted) => Err(NotProposed::Overloaded(Limit::Uncommitted)),
         }
     }
 
-    fn handle_create_group(&mut self, config: GroupConfig, reply: CreationReply) {
-        let checked = self.check_creation(&config).and_then(|replica| {
-            let machine = self.open_machine(config.group)?;
-            Ok((replica, machine))
-        });
-        match checked {
-            Ok((replica, machine)) => {
-                self.creating.insert(config.group);
-                self.creations.push_back(Box::new(Creation { config, replica, machine, reply }));
+    /// The group that something of `bytes` may be proposed to.
+    pub(super) fn slot_for_proposal(&self, group: GroupId, bytes: usize) -> Result<Slot, NotProposed> {
+        match self.phase {
+            Phase::Running => {}
+            Phase::Stopping => return Err(NotProposed::ShuttingDown),
+            Phase::Failed => return Err(NotProposed::WalFailed),
+        }
+        let slot = *self.by_group.get(&group).ok_or(NotProposed::NoSuchGroup)?;
+        let bytes_max = self.config.entry_bytes_max;
+        if bytes > bytes_max {
+            return Err(NotProposed::TooLarge { bytes, bytes_max });
+        }
+        if self.log_bytes > self.config.log_bytes_max {
+            return Err(NotProposed::Overloaded(Limit::LogMemory));
+        }
+        if self.groups[slot as usize].failed.is_some() {
+            return Err(NotProposed::GroupFailed);
+        }
+        Ok(slot)
+    }
+
+    fn handle_create_group(&mut self, config: &GroupConfig, reply: CreationReply) {
+        let (group, node) = (config.group, self.config.node);
+        let preferred = config.preferred_leader == Some(node);
+        let member = config.configuration.member_on(node).ok_or(CreateGroupError::NotMember { group, node });
+        let replica = member.as_ref().map(|member| member.replica).unwrap_or_default();
+        let joint = config.configuration.is_joint();
+        let checked = member.and(if joint { Err(CreateGroupError::Joint) } else { Ok(()) });
+        self.handle_creation(checked, group, replica, config.configuration.clone(), preferred, reply);
+    }
+
+    fn handle_creation(
+        &mut self,
+        checked: Result<(), CreateGroupError>,
+        group: GroupId,
+        replica: ReplicaId,
+        configuration: Configuration,
+        preferred: bool,
+        reply: CreationReply,
+    ) {
+        let machine = self.check_creation(group).and(checked).and_then(|()| self.open_machine(group));
+        match machine {
+            Ok(machine) => {
+                self.creating.insert(group);
+                let creation = Creation { group, replica, configuration, preferred, machine, reply };
+                self.creations.push_back(Box::new(creation));
             }
             Err(error) => self.answer(Answer::CreateGroup(reply, Err(error))),
         }
@@ -99,54 +135,55 @@ impl Core {
         match opened {
             Ok((machine, LogIndex(0))) => Ok(machine),
             Ok((_, applied)) => {
-                let error = RestoreError::AppliedBeyondLog { applied, last: LogIndex(0) };
+                let (base, last) = (LogIndex(0), LogIndex(0));
+                let error = RestoreError::AppliedOutsideLog { applied, base, last };
                 Err(CreateGroupError::Machine { group, error })
             }
             Err(_) => Err(CreateGroupError::MachinePanicked { group }),
         }
     }
 
-    fn check_creation(&self, config: &GroupConfig) -> Result<ReplicaId, CreateGroupError> {
+    fn check_joining(&self, replica: ReplicaId) -> Result<(), CreateGroupError> {
+        if replica.0 == 0 { Err(CreateGroupError::ZeroReplica) } else { Ok(()) }
+    }
+
+    fn check_creation(&self, group: GroupId) -> Result<(), CreateGroupError> {
         match self.phase {
             Phase::Running => {}
             Phase::Stopping => return Err(CreateGroupError::Stopped),
             Phase::Failed => return Err(CreateGroupError::WalFailed),
         }
-        let node = self.config.node;
-        if config.group.0 == 0 {
+        if group.0 == 0 {
             return Err(CreateGroupError::ZeroId);
         }
-        let member = config.configuration.member_on(node);
-        let member = member.ok_or(CreateGroupError::NotMember { group: config.group, node })?;
-        if self.by_group.contains_key(&config.group) || self.creating.contains(&config.group) {
-            return Err(CreateGroupError::Exists(config.group));
+        if self.by_group.contains_key(&group) || self.creating.contains(&group) {
+            return Err(CreateGroupError::Exists(group));
         }
         if self.creations.len() >= self.config.creations_max {
             return Err(CreateGroupError::Overloaded);
         }
-        Ok(member.replica)
+        Ok(())
     }
 
     /// The group's creation is durable: it exists.
     pub(super) fn create(&mut self, now: Instant, creation: Creation) {
-        let Creation { config, replica, machine, reply } = creation;
-        self.creating.remove(&config.group);
-        let preferred = config.preferred_leader == Some(self.config.node);
-        let group = RecoveredGroup {
-            group: config.group,
-            replica,
-            configuration: config.configuration,
-            hard_state: HardState::default(),
-            entries: Vec::new(),
-        };
-        let slot = self.restore(group, machine, now).expect("a fresh replica with a fresh machine fits");
+        let Creation { group, replica, configuration, preferred, machine, reply } = creation;
+        self.creating.remove(&group);
+        let (hard_state, entries) = (HardState::default(), Vec::new());
+        let group = RecoveredGroup { group, replica, configuration, hard_state, entries };
+        // Nobody can have a promise of a replica that did not exist.
+        let slot = self.restore(group, machine, Duration::ZERO, now);
+        let slot = slot.expect("a fresh replica with a fresh machine fits");
         if preferred {
-            self.groups[slot as usize].raft.campaign(now);
+            let raft = &mut self.groups[slot as usize].raft;
+            raft.set_priority(1);
+            // A preferred leader without a vote waits to be told, like any learner.
+            let _ = raft.campaign(now);
         }
         self.answer(Answer::CreateGroup(reply, Ok(())));
     }
 
-    fn answer(&mut self, answer: Answer) {
+    pub(super) fn answer(&mut self, answer: Answer) {
         self.outputs.push_back(Output::Answer(answer));
     }
 }

@@ -28,6 +28,8 @@ pub struct CoreConfig {
     pub heartbeat_interval: Duration,
     /// A proposal that is not applied after this long is answered `Unknown`.
     pub proposal_timeout: Duration,
+    /// Reads that may wait to be confirmed.
+    pub reads_max: usize,
     /// Bytes of the largest command.
     pub entry_bytes_max: usize,
     /// Bytes of all entries a core keeps in memory; above it proposals are answered `Overloaded`.
@@ -53,6 +55,7 @@ impl Default for CoreConfig {
             raft: Settings::default(),
             heartbeat_interval: Duration::from_millis(100),
             proposal_timeout: Duration::from_secs(5),
+            reads_max: 1 << 16,
             entry_bytes_max: 8 << 20,
             log_bytes_max: 1 << 30,
             frame_bytes_max: 16 << 20,
@@ -63,6 +66,13 @@ impl Default for CoreConfig {
 }
 
 impl CoreConfig {
+    /// For how long this core's replicas keep a promise, as it is told to peers: only if the log was opened with a wait
+    /// that outlasts it.
+    pub(super) fn promise_nanos(&self) -> u64 {
+        let nanos = self.raft.election_timeout_min.as_nanos();
+        if self.raft.leases { u64::try_from(nanos).unwrap_or(u64::MAX) } else { 0 }
+    }
+
     /// Bytes a follower's log may take in memory before it takes no more appends: above a leader's limit, so that a
     /// follower never stops a leader that is within its own.
     #[must_use]

@@ -3,9 +3,9 @@
 
 use super::deadlines::Slot;
 use super::port::LinkId;
-use crate::group::{GroupConfig, StateMachine};
+use crate::group::StateMachine;
 use crate::mail::{CreateGroupError, Reply};
-use raftyard_raft::{Body, GroupId, Message, Receipt, ReplicaId, Term};
+use raftyard_raft::{Body, Configuration, GroupId, Message, NodeId, Receipt, ReplicaId, Term};
 use raftyard_storage::wal::BatchSeq;
 use std::collections::VecDeque;
 
@@ -17,6 +17,8 @@ pub(super) struct HeldMessage {
     pub(super) to: ReplicaId,
     pub(super) term: Term,
     pub(super) body: Body<'static>,
+    /// Where the receiver is.
+    pub(super) node: NodeId,
 }
 
 impl HeldMessage {
@@ -27,9 +29,12 @@ impl HeldMessage {
 
 /// A group that is being created.
 pub(super) struct Creation {
-    pub(super) config: GroupConfig,
+    pub(super) group: GroupId,
     /// This node's member of it.
     pub(super) replica: ReplicaId,
+    pub(super) configuration: Configuration,
+    /// It campaigns at once.
+    pub(super) preferred: bool,
     /// Opened before anything was recorded: what is recorded can always be opened.
     pub(super) machine: Box<dyn StateMachine>,
     pub(super) reply: Reply<Result<(), CreateGroupError>>,
@@ -37,7 +42,7 @@ pub(super) struct Creation {
 
 impl std::fmt::Debug for Creation {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Creation").field("config", &self.config).finish_non_exhaustive()
+        f.debug_struct("Creation").field("group", &self.group).field("replica", &self.replica).finish_non_exhaustive()
     }
 }
 

@@ -6,8 +6,9 @@ use super::durable::Waiting;
 use super::links::{Accepted, Dialled};
 use super::port::{LinkId, Notice, Output};
 use crate::wire::{BatchReader, Frame, FrameError, FrameKind, Hello, Refusal, Welcome, finish_frame, start_frame};
-use raftyard_raft::{Body, Instant, Message, NodeId, Role};
+use raftyard_raft::{Body, Instant, Message, NodeId, Role, Sender};
 use raftyard_storage::wal::StoreId;
+use std::time::Duration;
 
 /// Bytes of the largest frame of a handshake.
 const HANDSHAKE_BYTES_MAX: usize = 256;
@@ -74,8 +75,8 @@ impl Core {
         if link.is_accepted() {
             match (self.links.accepted_state(link), frame.kind) {
                 (Some(Accepted::Silent { .. }), FrameKind::Hello) => self.handle_hello(link, &Hello::read(frame.body)?),
-                (Some(Accepted::Up { node }), FrameKind::Messages) => {
-                    Ok(reader.read(frame, |message| self.handle_message(now, node, message))?)
+                (Some(Accepted::Up { from }), FrameKind::Messages) => {
+                    Ok(reader.read(frame, |message| self.handle_message(now, from, message))?)
                 }
                 (_, kind) => Err(LinkError::OutOfPlace(kind)),
             }
@@ -97,13 +98,17 @@ impl Core {
             self.reply(link, FrameKind::Refusal, |body| refusal.write(body));
             return Err(LinkError::Refused { node: hello.node, refusal });
         }
+        // A promise that ends before this node's own would is none to rest a lease on.
+        let promise = Duration::from_nanos(hello.promise_nanos);
+        let keeps_promises = promise >= self.settings.election_timeout_min;
+        let from = Sender { node: hello.node, keeps_promises };
         match self.identify(hello.node, hello.store, link) {
             Identity::Known => {
-                self.welcome(link, hello.node);
+                self.welcome(link, from);
                 Ok(())
             }
             Identity::Recording => {
-                self.links.set_accepted_state(link, Accepted::Recording { node: hello.node });
+                self.links.set_accepted_state(link, Accepted::Recording { from });
                 Ok(())
             }
             Identity::Busy => Err(LinkError::Busy { node: hello.node }),
@@ -179,8 +184,8 @@ impl Core {
     /// The identity of the peer behind `link` is durable.
     pub(super) fn peer_recorded(&mut self, now: Instant, link: LinkId) {
         if link.is_accepted() {
-            if let Some(Accepted::Recording { node }) = self.links.accepted_state(link) {
-                self.welcome(link, node);
+            if let Some(Accepted::Recording { from }) = self.links.accepted_state(link) {
+                self.welcome(link, from);
             }
         } else if let Some((node, _, Dialled::Greeting { .. })) = self.links.dialled_peer(link) {
             self.dialled_up(now, link, node);
@@ -192,16 +197,16 @@ impl Core {
         self.links.dialled_up(now, link);
         for slot in 0..self.groups.len() {
             let group = &mut self.groups[slot];
-            if let Some(member) = group.configuration.member_on(node) {
-                group.raft.handle_reachable(member.replica);
-                if group.raft.role() == Role::Leader {
-                    self.mark_dirty(slot as Slot);
-                }
+            for replica in group.replicas_on(node) {
+                group.raft.handle_reachable(replica);
+            }
+            if group.raft.role() == Role::Leader {
+                self.mark_dirty(slot as Slot);
             }
         }
     }
 
-    fn welcome(&mut self, link: LinkId, node: NodeId) {
+    fn welcome(&mut self, link: LinkId, from: Sender) {
         let config = &self.config;
         let welcome = Welcome {
             node: config.node,
@@ -211,7 +216,7 @@ impl Core {
             boot: config.boot,
         };
         self.reply(link, FrameKind::Welcome, |body| welcome.write(body));
-        self.links.set_accepted_state(link, Accepted::Up { node });
+        self.links.set_accepted_state(link, Accepted::Up { from });
     }
 
     /// The one frame that an accepted connection ever carries back.
@@ -225,7 +230,7 @@ impl Core {
     }
 
     /// A message for one of our groups from a node that has proved who it is.
-    fn handle_message(&mut self, now: Instant, node: NodeId, message: &Message<'_>) {
+    fn handle_message(&mut self, now: Instant, from: Sender, message: &Message<'_>) {
         let Some(&slot) = self.by_group.get(&message.group) else {
             // Not created here yet, or never: only a creation makes a replica.
             self.counters.messages_without_group += 1;
@@ -250,14 +255,9 @@ impl Core {
                 return;
             }
         }
-        // A replica speaks only from the node that holds it.
-        if group.raft.configuration().node_of(message.from) != Some(node) {
+        if let Err(error) = group.raft.handle_message(now, from, *message) {
             self.counters.messages_refused += 1;
-            return;
-        }
-        if let Err(error) = group.raft.handle_message(now, *message) {
-            self.counters.messages_refused += 1;
-            tracing::debug!(%node, group = %message.group, %error, "message refused");
+            tracing::debug!(node = %from.node, group = %message.group, %error, "message refused");
             return;
         }
         self.count_log_bytes(slot);

@@ -5,7 +5,7 @@ use super::config::CoreConfig;
 use super::placement::core_of;
 use super::port::{CoreId, LinkId, Output};
 use crate::wire::{BatchWriter, Decoder, FrameKind, Hello, finish_frame, format_descriptor, start_frame};
-use raftyard_raft::{GroupId, Instant, Message, NodeId};
+use raftyard_raft::{GroupId, Instant, Message, NodeId, Sender};
 use raftyard_storage::wal::{BatchSeq, StoreId};
 use rustc_hash::FxHashMap;
 use std::collections::{BTreeMap, VecDeque};
@@ -63,9 +63,9 @@ pub(super) enum Accepted {
     /// The peer has not introduced itself.
     Silent { until: Instant },
     /// The peer is known; its identity is not durable yet.
-    Recording { node: NodeId },
+    Recording { from: Sender },
     /// Messages flow.
-    Up { node: NodeId },
+    Up { from: Sender },
 }
 
 #[derive(Debug)]
@@ -108,6 +108,7 @@ impl Links {
             to_core: CoreId(0),
             entry_bytes_max: u32::try_from(config.entry_bytes_max).expect("entry_bytes_max is below 4 GiB"),
             frame_bytes_max: u32::try_from(config.frame_bytes_max).expect("frame_bytes_max is below 4 GiB"),
+            promise_nanos: config.promise_nanos(),
         };
         Links {
             peers,

@@ -6,12 +6,15 @@
 
 mod commands;
 mod config;
+mod control;
 mod deadlines;
 mod durable;
 mod handshake;
 mod links;
+mod operate;
 mod placement;
 pub mod port;
+mod reads;
 mod slot;
 mod turn;
 
@@ -25,12 +28,13 @@ use deadlines::{Deadlines, Slot};
 use durable::{Creation, DurableQueue};
 use links::Links;
 use port::{Input, Output};
-use raftyard_raft::{GroupId, Instant, Raft, RestoreError, Restored, Settings};
+use raftyard_raft::{Base, GroupId, Instant, Raft, RestoreError, Restored, Settings};
 use raftyard_storage::wal::{Recovered, RecoveredGroup, Wal};
 use rustc_hash::{FxHashMap, FxHashSet};
 use slot::GroupSlot;
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a core takes and does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +96,8 @@ pub struct Core {
     outputs: VecDeque<Output>,
     /// Sum over all groups of the entries in memory.
     log_bytes: usize,
+    /// Sum over all groups of the reads that wait.
+    reads: usize,
     counters: Counters,
     format: u32,
     reader: BatchReader,
@@ -112,6 +118,10 @@ impl Core {
         seed: u64,
     ) -> Result<Core, OpenError> {
         assert!(config.core.0 < config.cores, "a core of its node");
+        assert!(
+            !config.raft.leases || wal.promise() >= config.raft.promise_after_restart(),
+            "what peers count on is durable before they are told"
+        );
         let mut core = Core {
             settings: Arc::new(config.raft.clone()),
             links: Links::new(&config, &recovered.peers),
@@ -131,6 +141,7 @@ impl Core {
             shutdowns: Vec::new(),
             outputs: VecDeque::new(),
             log_bytes: 0,
+            reads: 0,
             counters: Counters::default(),
             format: format_descriptor(),
             reader: BatchReader::default(),
@@ -139,7 +150,8 @@ impl Core {
         for group in recovered.groups {
             let id = group.group;
             let machine = core.machines.open(id);
-            core.restore(group, machine, now).map_err(|error| OpenError::Restore { group: id, error })?;
+            core.restore(group, machine, recovered.promise, now)
+                .map_err(|error| OpenError::Restore { group: id, error })?;
         }
         core.links.dial_all(now, &mut core.outputs);
         Ok(core)
@@ -206,7 +218,7 @@ impl Core {
         self.links.handle_deadline(now, &mut self.outputs);
         if self.next_beat <= now {
             self.next_beat = now.after(self.config.heartbeat_interval);
-            self.beat();
+            self.beat(now);
         }
         while let Some(slot) = self.deadlines.pop_due(now) {
             let group = &mut self.groups[slot as usize];
@@ -218,11 +230,11 @@ impl Core {
     }
 
     /// Lets every led group say so.
-    fn beat(&mut self) {
+    fn beat(&mut self, now: Instant) {
         for slot in 0..self.groups.len() {
             let group = &mut self.groups[slot];
             if group.failed.is_none() && group.raft.role() == raftyard_raft::Role::Leader {
-                group.raft.beat();
+                group.raft.beat(now);
                 self.mark_dirty(slot as Slot);
             }
         }
@@ -240,18 +252,22 @@ impl Core {
         &mut self,
         group: RecoveredGroup,
         machine: Box<dyn StateMachine>,
+        promised_for: Duration,
         now: Instant,
     ) -> Result<Slot, RestoreError> {
-        let configuration = Arc::new(group.configuration);
-        let restored =
-            Restored { hard_state: group.hard_state, entries: group.entries, applied: machine.applied_index() };
+        let restored = Restored {
+            hard_state: group.hard_state,
+            base: Base::initial(Arc::new(group.configuration)),
+            entries: group.entries,
+            applied: machine.applied_index(),
+            promised_for,
+        };
         // Each replica draws its time-outs from a seed of its own.
         let seed = self.seed ^ group.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ group.replica.0.rotate_left(32);
         let settings = Arc::clone(&self.settings);
-        let shared = Arc::clone(&configuration);
-        let raft = Raft::new(group.group, group.replica, shared, restored, settings, now, seed)?;
+        let raft = Raft::new(group.group, group.replica, restored, settings, now, seed)?;
         let slot = Slot::try_from(self.groups.len()).expect("a core hosts fewer than 2^32 groups");
-        let mut group = GroupSlot::new(raft, configuration, machine);
+        let mut group = GroupSlot::new(raft, machine);
         group.log_bytes_counted = group.raft.log_bytes();
         self.log_bytes += group.log_bytes_counted;
         self.by_group.insert(group.raft.group(), slot);

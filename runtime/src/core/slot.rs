@@ -1,9 +1,13 @@
-//! One group on its core: the replica, the machine it feeds, and the proposals that wait for it.
+//! One group on its core: the replica, the machine it feeds, and who waits for it.
 
+use super::control::Control;
+use super::reads::Reads;
 use crate::group::{Commands, GroupStatus, Responses, RoleName, StateMachine};
-use crate::mail::{Answer, Applied, NotProposed, ProposeError, Reply, Unknown};
+use crate::mail::{Answer, Applied, NotProposed, ProposeError, ReadError, Reply, Unknown};
 use bytes::Bytes;
-use raftyard_raft::{Configuration, Entries, EntryKind, Instant, LogPosition, Raft, Role};
+use raftyard_raft::{
+    ConfigurationEntry, Entries, Entry, EntryKind, Instant, LogPosition, NodeId, Raft, ReplicaId, Role,
+};
 use raftyard_storage::wal::BatchSeq;
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,36 +24,41 @@ struct Pending {
 /// A group on its core.
 pub(super) struct GroupSlot {
     pub(super) raft: Raft,
-    pub(super) configuration: Arc<Configuration>,
     machine: Box<dyn StateMachine>,
     /// Invariant: indexes rise from front to back.
     pending: VecDeque<Pending>,
+    pub(super) reads: Reads,
+    control: Option<Box<Control>>,
     /// Whether it is on the core's list of groups to poll.
     pub(super) dirty: bool,
     /// The last batch of the log that holds a record of this group.
     pub(super) last_batch: BatchSeq,
     /// What [`Raft::log_bytes`] was when the core last counted it.
     pub(super) log_bytes_counted: usize,
+    /// How many reads waited when the core last counted them.
+    pub(super) reads_counted: usize,
     /// Why it stopped on this node.
     pub(super) failed: Option<String>,
 }
 
 /// The state machine panicked.
 #[derive(Debug)]
-pub(super) struct ApplyPanicked {
+pub(super) struct MachinePanicked {
     pub(super) reason: String,
 }
 
 impl GroupSlot {
-    pub(super) fn new(raft: Raft, configuration: Arc<Configuration>, machine: Box<dyn StateMachine>) -> GroupSlot {
+    pub(super) fn new(raft: Raft, machine: Box<dyn StateMachine>) -> GroupSlot {
         GroupSlot {
             raft,
-            configuration,
             machine,
             pending: VecDeque::new(),
+            reads: Reads::default(),
+            control: None,
             dirty: false,
             last_batch: BatchSeq(0),
             log_bytes_counted: 0,
+            reads_counted: 0,
             failed: None,
         }
     }
@@ -70,24 +79,44 @@ impl GroupSlot {
         self.pending.push_back(Pending { position, expires, reply });
     }
 
-    /// When the oldest proposal expires.
-    pub(super) fn next_expiry(&self) -> Option<Instant> {
-        self.pending.front().map(|pending| pending.expires)
+    /// What an operator waits for, made at need.
+    pub(super) fn control(&mut self) -> &mut Control {
+        self.control.get_or_insert_default()
     }
 
-    /// Answers proposals that waited too long.
+    /// When the first of those who wait has waited too long.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let proposal = self.pending.front().map(|pending| pending.expires);
+        let control = self.control.as_ref().and_then(|control| control.next_expiry());
+        proposal.into_iter().chain(self.reads.next_expiry()).chain(control).min()
+    }
+
+    /// Answers those who waited too long.
     pub(super) fn expire(&mut self, now: Instant, answers: &mut impl Extend<Answer>) {
         while let Some(late) = self.pending.pop_front_if(|front| front.expires <= now) {
             answers.extend([Answer::Propose(late.reply, Err(ProposeError::Unknown(Unknown::TimedOut)))]);
         }
+        self.reads.expire(now, answers);
+        if let Some(control) = &mut self.control {
+            control.expire(now, answers);
+        }
     }
 
-    /// Answers all proposals, because nothing more will be known of them here.
+    /// Answers everybody, because nothing more will be known here.
     pub(super) fn give_up(&mut self, why: Unknown, answers: &mut impl Extend<Answer>) {
         answers.extend(self.pending.drain(..).map(|lost| Answer::Propose(lost.reply, Err(ProposeError::Unknown(why)))));
+        let read = match why {
+            Unknown::WalFailed => ReadError::WalFailed,
+            Unknown::GroupFailed => ReadError::GroupFailed,
+            Unknown::Stopped | Unknown::TimedOut | Unknown::LeaderChanged => ReadError::Stopped,
+        };
+        self.reads.give_up(read, answers);
+        if let Some(mut control) = self.control.take() {
+            control.give_up(why, answers);
+        }
     }
 
-    /// Applies the next committed entries, if there are any, and answers whoever waits for them.
+    /// Applies the next committed entries, if there are any, and answers whoever waits for them or can be answered now.
     ///
     /// # Errors
     /// The machine panicked; the group must not be used again, for nobody knows what the machine holds now.
@@ -96,16 +125,40 @@ impl GroupSlot {
         bytes_max: usize,
         responses: &mut Responses,
         answers: &mut impl Extend<Answer>,
-    ) -> Result<(), ApplyPanicked> {
-        let Some(entries) = self.raft.poll_committed(bytes_max) else { return Ok(()) };
-        let machine = &mut self.machine;
-        let applied = catch_unwind(AssertUnwindSafe(|| machine.apply(Commands::new(entries), responses)));
-        if let Err(panic) = applied {
-            drop(responses.drain());
-            return Err(ApplyPanicked { reason: panic_text(panic.as_ref()) });
+    ) -> Result<(), MachinePanicked> {
+        if let Some(entries) = self.raft.poll_committed(bytes_max) {
+            let machine = &mut *self.machine;
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| feed(machine, entries, responses))) {
+                drop(responses.drain());
+                return Err(MachinePanicked { reason: panic_text(panic.as_ref()) });
+            }
+            answer_applied(&mut self.pending, entries, responses, answers);
+            if let Some(control) = &mut self.control {
+                for entry in entries.0.iter().chain(entries.1) {
+                    let held = configuration_of(entry);
+                    control.handle_applied(entry, held.as_ref().map(|held| &held.configuration), answers);
+                }
+            }
         }
-        answer_applied(&mut self.pending, entries, responses, answers);
-        Ok(())
+        if let Some(control) = &mut self.control {
+            control.look(&self.raft, answers);
+            self.control.take_if(|control| control.is_empty());
+        }
+        if self.reads.len() == 0 {
+            return Ok(());
+        }
+        let served = self.reads.serve(&self.raft, &mut *self.machine, answers);
+        served.map_err(|panic| MachinePanicked { reason: panic_text(panic.as_ref()) })
+    }
+
+    /// The replicas of this group that `node` holds; during a replacement there can be two.
+    pub(super) fn replicas_on(&self, node: NodeId) -> impl Iterator<Item = ReplicaId> + use<> {
+        let mut found = [None; 2];
+        let on_node = self.raft.configuration().members().iter().filter(|member| member.node == node);
+        for (place, member) in found.iter_mut().zip(on_node) {
+            *place = Some(member.replica);
+        }
+        found.into_iter().flatten()
     }
 
     pub(super) fn status(&self) -> GroupStatus {
@@ -121,13 +174,41 @@ impl GroupSlot {
                 (None, Role::Leader) => RoleName::Leader,
             },
             term: raft.term(),
-            leader: raft.leader().and_then(|replica| raft.configuration().node_of(replica)),
+            leader: raft.leader().map(|leader| leader.node),
+            configuration: Arc::clone(raft.configuration()),
+            configuration_index: raft.configuration_index(),
             last_index: raft.last().index,
             durable_index: raft.durable(),
             commit_index: raft.commit(),
             applied_index: raft.applied(),
         }
     }
+}
+
+/// Gives entries to the machine: commands in as few pieces as the configurations among them leave.
+fn feed(machine: &mut dyn StateMachine, entries: Entries<'_>, responses: &mut Responses) {
+    let mut all = entries.0.iter().chain(entries.1);
+    if !all.any(|entry| entry.kind == EntryKind::Configuration) {
+        return machine.apply(Commands::new(entries), responses);
+    }
+    let mut commands = 0;
+    for run in [entries.0, entries.1] {
+        for piece in run.split_inclusive(|entry| entry.kind == EntryKind::Configuration) {
+            commands += piece.iter().filter(|entry| entry.kind == EntryKind::Command).count();
+            machine.apply(Commands::new((piece, &[])), responses);
+            responses.fill_up(commands);
+            if let Some(last) = piece.last()
+                && let Some(held) = configuration_of(last)
+            {
+                machine.apply_membership(last.index, &held.configuration, &held.context);
+            }
+        }
+    }
+}
+
+fn configuration_of(entry: &Entry) -> Option<ConfigurationEntry> {
+    let held = (entry.kind == EntryKind::Configuration).then(|| ConfigurationEntry::decode(&entry.data));
+    held.map(|held| held.expect("the protocol takes no entry that it can't read"))
 }
 
 /// Matches applied entries with the proposals that wait for their places.

@@ -6,8 +6,8 @@ use super::durable::{HeldMessage, Waiting};
 use super::port::{Notice, Output};
 use super::slot::GroupSlot;
 use super::{Core, Phase};
-use crate::mail::{Answer, CreateGroupError, NotProposed, Unknown};
-use raftyard_raft::{Durability, Instant, NodeId};
+use crate::mail::{Answer, CreateGroupError, Unknown};
+use raftyard_raft::{Durability, Instant, Message, NodeId, Outgoing};
 
 /// Bytes applied to one group in one turn; the rest follows in the next, so that others get their turn.
 const APPLY_BYTES_MAX: usize = 1 << 20;
@@ -53,8 +53,7 @@ impl Core {
     fn record_creations(&mut self) {
         while self.wal.has_room() {
             let Some(creation) = self.creations.pop_front() else { return };
-            let config = &creation.config;
-            let seq = self.wal.record_creation(config.group, creation.replica, &config.configuration);
+            let seq = self.wal.record_creation(creation.group, creation.replica, &creation.configuration);
             self.durable.push(seq, Waiting::Creation(creation));
         }
     }
@@ -84,7 +83,15 @@ impl Core {
         self.poll_messages(slot);
         self.apply(slot);
         self.count_log_bytes(slot);
+        self.count_reads(slot);
         self.schedule(slot);
+    }
+
+    /// Brings the number of waiting reads up to date after some were added or answered.
+    pub(super) fn count_reads(&mut self, slot: Slot) {
+        let group = &mut self.groups[slot as usize];
+        self.reads = self.reads + group.reads.len() - group.reads_counted;
+        group.reads_counted = group.reads.len();
     }
 
     /// Brings the sum of the log's memory up to date after an input.
@@ -108,6 +115,7 @@ impl Core {
         let (id, replica) = (group.raft.group(), group.raft.replica());
         while self.wal.has_room() {
             let Some(persist) = group.raft.poll_persist(self.wal.room_bytes()) else { return };
+            assert!(persist.base.is_none(), "no core compacts a log yet, so no snapshot comes");
             let seq = self.wal.record_group(id, replica, persist.hard_state, persist.entries);
             self.durable.push(seq, Waiting::Receipt(slot, persist.receipt));
             group.last_batch = seq;
@@ -118,46 +126,27 @@ impl Core {
 
     fn poll_messages(&mut self, slot: Slot) {
         let released = self.wal.released();
-        let GroupSlot { raft, configuration, last_batch, .. } = &mut self.groups[slot as usize];
+        let GroupSlot { raft, last_batch, .. } = &mut self.groups[slot as usize];
         let held_until = (*last_batch > released).then_some(*last_batch);
-        // One bit a voter: Configuration::VOTERS_MAX is 32.
-        let mut lost: u32 = 0;
         while let Some(outgoing) = raft.poll_message() {
-            let message = outgoing.message;
-            if let (Durability::AfterPersist, Some(seq)) = (outgoing.durability, held_until) {
-                let body = message.body.detached().expect("an append leaves at once");
-                let held =
-                    HeldMessage { group: message.group, from: message.from, to: message.to, term: message.term, body };
-                self.durable.push(seq, Waiting::Message(slot, held));
+            let Outgoing { message, node, durability } = outgoing;
+            if let (Durability::AfterPersist, Some(seq)) = (durability, held_until) {
+                let Message { group, from, to, term, body } = message;
+                let body = body.detached().expect("an append leaves at once");
+                self.durable.push(seq, Waiting::Message(slot, HeldMessage { group, from, to, term, body, node }));
                 continue;
             }
-            let Some(place) = configuration.voter_index(message.to) else { continue };
-            if !self.links.send(configuration.voters()[place].node, &message) {
-                lost |= 1 << place;
+            let to = message.to;
+            if !self.links.send(node, &message) {
+                // Nothing more of this turn goes there but one append, which tells what arrived.
+                raft.handle_unreachable(to);
             }
         }
-        self.tell_unreachable(slot, lost);
     }
 
     fn send_held(&mut self, slot: Slot, held: HeldMessage) {
-        let configuration = &self.groups[slot as usize].configuration;
-        let Some(place) = configuration.voter_index(held.to) else { return };
-        let node = configuration.voters()[place].node;
-        if !self.links.send(node, &held.message()) {
-            self.tell_unreachable(slot, 1 << place);
-        }
-    }
-
-    /// Tells a replica that messages to some of its peers were dropped.
-    fn tell_unreachable(&mut self, slot: Slot, lost: u32) {
-        if lost == 0 {
-            return;
-        }
-        let GroupSlot { raft, configuration, .. } = &mut self.groups[slot as usize];
-        for (place, member) in configuration.voters().iter().enumerate() {
-            if lost & (1 << place) != 0 {
-                raft.handle_unreachable(member.replica);
-            }
+        if !self.links.send(held.node, &held.message()) {
+            self.groups[slot as usize].raft.handle_unreachable(held.to);
         }
     }
 
@@ -210,20 +199,11 @@ impl Core {
         }
     }
 
-    /// What a proposal is told while the core takes none.
-    pub(super) fn refusal(&self) -> Option<NotProposed> {
-        match self.phase {
-            Phase::Running => None,
-            Phase::Stopping => Some(NotProposed::ShuttingDown),
-            Phase::Failed => Some(NotProposed::WalFailed),
-        }
-    }
-
     /// A peer's node can't be reached: what was sent to it may be lost.
     pub(super) fn handle_unreachable(&mut self, node: NodeId) {
-        for GroupSlot { raft, configuration, .. } in &mut self.groups {
-            if let Some(member) = configuration.member_on(node) {
-                raft.handle_unreachable(member.replica);
+        for group in &mut self.groups {
+            for replica in group.replicas_on(node) {
+                group.raft.handle_unreachable(replica);
             }
         }
     }

@@ -5,7 +5,7 @@ use super::ring::Ring;
 use super::{CoreLost, Resolver, clock};
 use crate::core::Core;
 use crate::core::port::CoreId;
-use crate::mail::Answer;
+use crate::mail::{Answer, Mail};
 use crate::mailbox::Mailbox;
 use futures_lite::FutureExt;
 use raftyard_raft::Instant;
@@ -44,6 +44,8 @@ pub(super) struct Shared {
     pub(super) executor_looked: Cell<Instant>,
     /// Accepting failed: when to try again.
     pub(super) accept_again: Cell<Option<Instant>>,
+    /// Commands of this turn; empty between turns.
+    pub(super) mails: RefCell<Vec<Mail>>,
     /// Answers to give at the end of the turn; empty between turns.
     pub(super) answers: RefCell<Vec<Answer>>,
     /// The answer to whoever asked for the shutdown: given when the core has ended.

@@ -152,6 +152,7 @@ async fn serve(opened: Opened, report: &mpsc::SyncSender<Result<Stage, StartErro
         dialling: Cell::new(0),
         executor_looked: Cell::new(Instant(0)),
         accept_again: Cell::new(None),
+        mails: RefCell::new(Vec::new()),
         answers: RefCell::new(Vec::new()),
         goodbye: RefCell::new(Vec::new()),
         end_by: Cell::new(None),

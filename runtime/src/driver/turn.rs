@@ -68,8 +68,14 @@ fn gather(shared: &Shared, core: &mut Core, now: Instant) -> io::Result<()> {
         core.handle(now, Input::Deadline);
     }
     shared.mailbox.stay_awake();
-    for _ in 0..MAILS_PER_TURN_MAX {
-        let Some(mail) = shared.mailbox.receive() else { break };
+    let mut mails = shared.mails.borrow_mut();
+    mails.extend(std::iter::from_fn(|| shared.mailbox.receive()).take(MAILS_PER_TURN_MAX));
+    if mails.is_empty() {
+        return Ok(());
+    }
+    // The clock is read after the commands were: a lease that held before a read was asked for proves nothing.
+    let now = clock::now();
+    for mail in mails.drain(..) {
         if let Mail::Shutdown { .. } = mail {
             shared.end_by.set(Some(now.after(SHUTDOWN_MAX)));
         }

@@ -2,7 +2,7 @@
 
 use super::frame::{Frame, FrameError, FrameKind, finish_frame, start_frame};
 use bytes::Bytes;
-use raftyard_raft::{Body, Entry, EntryKind, GroupId, LogIndex, LogPosition, Message, ReplicaId, Term};
+use raftyard_raft::{Body, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, Message, ReplicaId, Term};
 use rkyv::rancor::Failure;
 use rkyv::util::AlignedVec;
 use rkyv::{Archive, Serialize};
@@ -25,15 +25,19 @@ struct WireMessage {
 
 #[derive(Debug, Archive, Serialize)]
 enum WireBody {
-    PreVote { last_index: u64, last_term: u64 },
+    PreVote { last_index: u64, last_term: u64, priority: u8 },
     PreVoteAnswer { granted: bool },
-    Vote { last_index: u64, last_term: u64 },
+    Vote { last_index: u64, last_term: u64, transfer: bool },
     VoteAnswer { granted: bool },
     Append { previous_index: u64, previous_term: u64, commit: u64, entries: u32 },
     AppendAccepted { matched: u64 },
     AppendRejected { rejected: u64, last: u64, hint_index: u64, hint_term: u64 },
-    Heartbeat { commit: u64 },
-    HeartbeatAnswer,
+    Heartbeat { commit: u64, sent: u64 },
+    HeartbeatAnswer { sent: u64 },
+    TimeoutNow { last: u64 },
+    NotMember { index: u64 },
+    ReadRequest { id: u64 },
+    ReadAnswer { id: u64, known: bool, index: u64 },
 }
 
 #[derive(Debug, Archive, Serialize)]
@@ -118,9 +122,11 @@ const ENTRY_BYTES: usize = size_of::<ArchivedWireEntry>();
 
 fn wire_body(body: &Body<'_>) -> WireBody {
     match *body {
-        Body::PreVote { last } => WireBody::PreVote { last_index: last.index.0, last_term: last.term.0 },
+        Body::PreVote { last, priority } => {
+            WireBody::PreVote { last_index: last.index.0, last_term: last.term.0, priority }
+        }
         Body::PreVoteAnswer { granted } => WireBody::PreVoteAnswer { granted },
-        Body::Vote { last } => WireBody::Vote { last_index: last.index.0, last_term: last.term.0 },
+        Body::Vote { last, transfer } => WireBody::Vote { last_index: last.index.0, last_term: last.term.0, transfer },
         Body::VoteAnswer { granted } => WireBody::VoteAnswer { granted },
         Body::Append { previous, commit, entries } => WireBody::Append {
             previous_index: previous.index.0,
@@ -135,8 +141,15 @@ fn wire_body(body: &Body<'_>) -> WireBody {
             hint_index: hint.index.0,
             hint_term: hint.term.0,
         },
-        Body::Heartbeat { commit } => WireBody::Heartbeat { commit: commit.0 },
-        Body::HeartbeatAnswer => WireBody::HeartbeatAnswer,
+        Body::Heartbeat { commit, sent } => WireBody::Heartbeat { commit: commit.0, sent: sent.0 },
+        Body::HeartbeatAnswer { sent } => WireBody::HeartbeatAnswer { sent: sent.0 },
+        Body::TimeoutNow { last } => WireBody::TimeoutNow { last: last.0 },
+        Body::NotMember { index } => WireBody::NotMember { index: index.0 },
+        Body::ReadRequest { id } => WireBody::ReadRequest { id },
+        Body::ReadAnswer { id, index } => {
+            WireBody::ReadAnswer { id, known: index.is_some(), index: index.unwrap_or_default().0 }
+        }
+        Body::Snapshot { .. } => unreachable!("no core compacts a log yet, so no replica needs a snapshot"),
     }
 }
 
@@ -213,12 +226,12 @@ fn read_entries<'a>(
 
 fn read_body<'a>(body: &ArchivedWireBody, entries: &'a [Entry]) -> Body<'a> {
     match body {
-        ArchivedWireBody::PreVote { last_index, last_term } => {
-            Body::PreVote { last: position(last_index.to_native(), last_term.to_native()) }
+        ArchivedWireBody::PreVote { last_index, last_term, priority } => {
+            Body::PreVote { last: position(last_index.to_native(), last_term.to_native()), priority: *priority }
         }
         ArchivedWireBody::PreVoteAnswer { granted } => Body::PreVoteAnswer { granted: *granted },
-        ArchivedWireBody::Vote { last_index, last_term } => {
-            Body::Vote { last: position(last_index.to_native(), last_term.to_native()) }
+        ArchivedWireBody::Vote { last_index, last_term, transfer } => {
+            Body::Vote { last: position(last_index.to_native(), last_term.to_native()), transfer: *transfer }
         }
         ArchivedWireBody::VoteAnswer { granted } => Body::VoteAnswer { granted: *granted },
         ArchivedWireBody::Append { previous_index, previous_term, commit, .. } => Body::Append {
@@ -232,8 +245,16 @@ fn read_body<'a>(body: &ArchivedWireBody, entries: &'a [Entry]) -> Body<'a> {
             last: LogIndex(last.to_native()),
             hint: position(hint_index.to_native(), hint_term.to_native()),
         },
-        ArchivedWireBody::Heartbeat { commit } => Body::Heartbeat { commit: LogIndex(commit.to_native()) },
-        ArchivedWireBody::HeartbeatAnswer => Body::HeartbeatAnswer,
+        ArchivedWireBody::Heartbeat { commit, sent } => {
+            Body::Heartbeat { commit: LogIndex(commit.to_native()), sent: Instant(sent.to_native()) }
+        }
+        ArchivedWireBody::HeartbeatAnswer { sent } => Body::HeartbeatAnswer { sent: Instant(sent.to_native()) },
+        ArchivedWireBody::TimeoutNow { last } => Body::TimeoutNow { last: LogIndex(last.to_native()) },
+        ArchivedWireBody::NotMember { index } => Body::NotMember { index: LogIndex(index.to_native()) },
+        ArchivedWireBody::ReadRequest { id } => Body::ReadRequest { id: id.to_native() },
+        ArchivedWireBody::ReadAnswer { id, known, index } => {
+            Body::ReadAnswer { id: id.to_native(), index: known.then(|| LogIndex(index.to_native())) }
+        }
     }
 }
 
@@ -255,7 +276,8 @@ pub fn format_descriptor() -> u32 {
     };
     let entries = [entry(0x1112_1314_1516_1719, b"sample"), entry(0x1112_1314_1516_171a, b"")];
     let bodies = [
-        Body::PreVote { last: position(1, 2) },
+        Body::PreVote { last: position(1, 2), priority: 3 },
+        Body::Vote { last: position(1, 2), transfer: true },
         Body::VoteAnswer { granted: true },
         Body::Append {
             previous: position(0x1112_1314_1516_1718, 0x0102_0304_0506_0708),
@@ -263,7 +285,8 @@ pub fn format_descriptor() -> u32 {
             entries: (&entries, &[]),
         },
         Body::AppendRejected { rejected: LogIndex(3), last: LogIndex(4), hint: position(5, 6) },
-        Body::HeartbeatAnswer,
+        Body::HeartbeatAnswer { sent: Instant(0x3132_3334_3536_3738) },
+        Body::ReadAnswer { id: 0x4142_4344_4546_4748, index: Some(LogIndex(11)) },
     ];
     for body in bodies {
         writer
@@ -290,7 +313,19 @@ mod tests {
             .collect();
         let bodies = [
             Body::Append { previous: position(5, 2), commit: LogIndex(4), entries: (&entries[..1], &entries[1..]) },
-            Body::Heartbeat { commit: LogIndex(3) },
+            Body::Heartbeat { commit: LogIndex(3), sent: Instant(4) },
+            Body::PreVote { last: position(1, 2), priority: 3 },
+            Body::PreVoteAnswer { granted: true },
+            Body::Vote { last: position(1, 2), transfer: true },
+            Body::VoteAnswer { granted: true },
+            Body::AppendAccepted { matched: LogIndex(5) },
+            Body::AppendRejected { rejected: LogIndex(7), last: LogIndex(6), hint: position(6, 1) },
+            Body::HeartbeatAnswer { sent: Instant(8) },
+            Body::TimeoutNow { last: LogIndex(9) },
+            Body::NotMember { index: LogIndex(10) },
+            Body::ReadRequest { id: 11 },
+            Body::ReadAnswer { id: 12, index: Some(LogIndex(13)) },
+            Body::ReadAnswer { id: 14, index: None },
             Body::Append { previous: position(8, 2), commit: LogIndex(4), entries: (&[], &[]) },
         ];
         for body in bodies {
@@ -311,9 +346,25 @@ mod tests {
         assert_eq!(len, bytes.len());
         let mut seen = Vec::new();
         BatchReader::default().read(&frame, |m| seen.push(format!("{m:?}"))).unwrap();
-        assert_eq!(seen.len(), 3);
+        assert_eq!(seen.len(), 15);
         assert!(seen[0].contains("index: LogIndex(8)"), "{}", seen[0]);
-        assert!(seen[1].contains("Heartbeat { commit: LogIndex(3) }"), "{}", seen[1]);
+        for (message, body) in seen[1..].iter().zip([
+            "Heartbeat { commit: LogIndex(3), sent: Instant(4) }",
+            "PreVote { last: LogPosition { index: LogIndex(1), term: Term(2) }, priority: 3 }",
+            "PreVoteAnswer { granted: true }",
+            "Vote { last: LogPosition { index: LogIndex(1), term: Term(2) }, transfer: true }",
+            "VoteAnswer { granted: true }",
+            "AppendAccepted { matched: LogIndex(5) }",
+            "AppendRejected { rejected: LogIndex(7), last: LogIndex(6), hint: LogPosition",
+            "HeartbeatAnswer { sent: Instant(8) }",
+            "TimeoutNow { last: LogIndex(9) }",
+            "NotMember { index: LogIndex(10) }",
+            "ReadRequest { id: 11 }",
+            "ReadAnswer { id: 12, index: Some(LogIndex(13)) }",
+            "ReadAnswer { id: 14, index: None }",
+        ]) {
+            assert!(message.contains(body), "{message}");
+        }
     }
 
     #[test]
@@ -334,6 +385,6 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        assert_eq!(format_descriptor(), 401_774_218, "the layout of messages changed: raise WIRE_VERSION");
+        assert_eq!(format_descriptor(), 3_177_776_568, "the layout of messages changed: raise WIRE_VERSION");
     }
 }

@@ -5,7 +5,7 @@
 //! 4, CRC32C 4 (over the whole frame with this field zero).
 
 /// Version of everything on the wire. A peer of another version is refused in the handshake.
-pub const WIRE_VERSION: u8 = 1;
+pub const WIRE_VERSION: u8 = 2;
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 20;

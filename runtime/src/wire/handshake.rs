@@ -31,6 +31,9 @@ pub struct Hello {
     pub entry_bytes_max: u32,
     /// Bytes of the largest frame it may send.
     pub frame_bytes_max: u32,
+    /// For how many nanoseconds its replicas keep the promise in a heartbeat's answer, also over a restart of its
+    /// process; zero if they would forget it then.
+    pub promise_nanos: u64,
 }
 
 /// The accepting core's consent.
@@ -99,6 +102,7 @@ impl Hello {
         put(out, &self.to_core.0.to_le_bytes());
         put(out, &self.entry_bytes_max.to_le_bytes());
         put(out, &self.frame_bytes_max.to_le_bytes());
+        put(out, &self.promise_nanos.to_le_bytes());
     }
 
     /// Reads the bytes.
@@ -118,6 +122,7 @@ impl Hello {
             to_core: CoreId(u16::from_le_bytes(take(&mut bytes)?)),
             entry_bytes_max: u32::from_le_bytes(take(&mut bytes)?),
             frame_bytes_max: u32::from_le_bytes(take(&mut bytes)?),
+            promise_nanos: u64::from_le_bytes(take(&mut bytes)?),
         };
         end(bytes)?;
         check_cores(hello.core, hello.cores)?;
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_version_1() {
+    fn the_bytes_are_those_of_version_2() {
         let (node, core, store) = (NodeId(0x0102), CoreId(0x0304), StoreId(0x05));
         let hello = Hello {
             format: 0x0a0b_0c0d,
@@ -233,11 +238,12 @@ mod tests {
             to_core: CoreId(0x14),
             entry_bytes_max: 0x15,
             frame_bytes_max: 0x16,
+            promise_nanos: 0x17,
         };
         let mut bytes = Vec::new();
         hello.write(&mut bytes);
         let expected = "0d0c0b0a 1100000000000000 0201000000000000 0403 0706 05000000000000000000000000000000 \
-                        1200000000000000 1300000000000000 1400 15000000 16000000";
+                        1200000000000000 1300000000000000 1400 15000000 16000000 1700000000000000";
         assert_eq!(hex(&bytes), expected.replace(' ', ""));
         bytes.clear();
         Welcome { node, core, cores: 0x0607, store, boot: 0x12 }.write(&mut bytes);
@@ -262,6 +268,7 @@ mod tests {
             to_core: CoreId(9),
             entry_bytes_max: 10,
             frame_bytes_max: 11,
+            promise_nanos: 12,
         };
         let mut bytes = Vec::new();
         hello.write(&mut bytes);

@@ -212,7 +212,7 @@ fn a_shutdown_finishes_what_is_under_way() {
 fn strangers_and_garbage_are_turned_away() {
     let mut rig = Rig::new(config());
     for bytes in
-        [&b"GET / HTTP/1.1\r\n"[..], &[0; 64], b"RYDF\x02", b"RYDF\x01\x04\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0"]
+        [&b"GET / HTTP/1.1\r\n"[..], &[0; 64], b"RYDF\x01", b"RYDF\x02\x04\0\0\xff\xff\xff\xff\xff\xff\xff\xff\0\0\0\0"]
     {
         let link = rig.accept();
         rig.bytes(link, bytes);

@@ -4,6 +4,7 @@ use crate::format::batch::BATCH_HEADER_BYTES;
 use crate::format::record::{ENTRY_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES_MAX};
 use crate::format::segment::BATCHES_OFFSET;
 use crate::io::{BLOCK_BYTES, WalId, WriteMode};
+use std::time::Duration;
 
 /// Settings of one log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +27,9 @@ pub struct WalConfig {
     pub depth: usize,
     /// How a batch becomes durable. [`WriteMode::Volatile`] is durability "none": what is released may be lost.
     pub mode: WriteMode,
+    /// For how long after a start replicas keep promises that they gave before it, if peers are told that they do. It is
+    /// durable when the log is open, unless a longer one is.
+    pub promise: Duration,
     /// While running, the next segment is zero-filled in pieces of this many bytes, one in flight, at most about twice
     /// as fast as batches fill the present one.
     pub zero_chunk_bytes: u64,
@@ -94,6 +98,7 @@ impl WalConfig {
             entry_bytes_max: 8 << 20,
             depth: 1,
             mode: WriteMode::Dsync,
+            promise: Duration::ZERO,
             zero_chunk_bytes: 256 << 10,
         }
     }

@@ -20,6 +20,9 @@ pub enum WalError {
         /// What the system said.
         error: IoError,
     },
+    /// A write failed while it opened.
+    #[error("the log failed while it opened: {0}")]
+    Failed(WalFailure),
     /// The manifest names this log, and it is not there.
     #[error(
         "{}: the manifest names this log, but it has no segment; put its directory back, or start this node with an \

@@ -65,6 +65,7 @@ pub struct Wal {
     next_io: u64,
     buffers: Vec<AlignedBuf>,
     failure: Option<WalFailure>,
+    promised: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -108,7 +109,7 @@ impl Wal {
             offset: opened.offset,
         };
         let next = prepare_after(&config, seed, &segment, opened.last);
-        let wal = Wal {
+        let mut wal = Wal {
             seed,
             fill: Fill::new(AlignedBuf::new()),
             filling: opened.last.next(),
@@ -126,9 +127,39 @@ impl Wal {
             next_io: 1,
             buffers: Vec::with_capacity(config.depth + 1),
             failure: None,
+            promised: Duration::ZERO,
             config,
         };
-        Ok((wal, opened.recovered))
+        let recovered = opened.recovered;
+        wal.record_promise(disk, recovered.promise)?;
+        Ok((wal, recovered))
+    }
+
+    /// For how long after the next start replicas will keep promises given now; durable.
+    #[must_use]
+    pub const fn promise(&self) -> Duration {
+        self.promised
+    }
+
+    /// Makes the promise durable that nobody may count on before: the longest ever, for who counted on a longer one may
+    /// still do so.
+    fn record_promise(&mut self, disk: &mut dyn Disk, before: Duration) -> Result<(), WalError> {
+        let promise = self.config.promise;
+        self.promised = promise.max(before);
+        if promise <= before {
+            return Ok(());
+        }
+        let sequence = self.record(RECORD_OVERHEAD_BYTES_MAX, |out| encode_promise(out, promise));
+        while self.released < sequence {
+            self.submit();
+            let (id, op) = self.poll_io().expect("a batch under way waits for an operation");
+            let result = disk.execute(op);
+            self.handle_io(id, result);
+            if let Some(failure) = &self.failure {
+                return Err(WalError::Failed(*failure));
+            }
+        }
+        Ok(())
     }
 
     /// Whether the batch that fills takes another record. Soft limits in bytes and records; false for ever once the
@@ -171,12 +202,6 @@ impl Wal {
     /// Records the store of a peer. Returns the sequence of the batch it is in.
     pub fn record_peer(&mut self, node: NodeId, store: StoreId) -> BatchSeq {
         self.record(RECORD_OVERHEAD_BYTES_MAX, |out| encode_peer(out, node, store))
-    }
-
-    /// Records for how long after a start this core's replicas keep promises given before. Returns the sequence of the
-    /// batch it is in.
-    pub fn record_promise(&mut self, wait: Duration) -> BatchSeq {
-        self.record(RECORD_OVERHEAD_BYTES_MAX, |out| encode_promise(out, wait))
     }
 
     fn record(&mut self, bytes_max: usize, encode: impl FnOnce(&mut AlignedBuf)) -> BatchSeq {

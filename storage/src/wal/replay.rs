@@ -81,7 +81,8 @@ impl Replay {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.groups.is_empty() && self.peers.is_empty() && self.promise.is_zero()
+        // A promise is recorded as soon as the log opens, before any manifest names it.
+        self.groups.is_empty() && self.peers.is_empty()
     }
 
     /// Groups sorted by id, peers sorted by node: the order must not depend on a hash table.
