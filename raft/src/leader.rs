@@ -5,7 +5,7 @@
 
 use crate::configuration::Configuration;
 use crate::log::Log;
-use crate::progress::Progress;
+use crate::progress::{Mode, Progress};
 use crate::raft::{Raft, State};
 use crate::settings::Settings;
 use crate::types::{Entry, Instant, LogIndex, LogPosition, ReplicaId};
@@ -92,8 +92,9 @@ impl Leadership {
                 peer.sent_snapshot(log.base().index);
                 return Some(Next::Snapshot { seat });
             }
-            if peer.probe && previous >= log.base().index {
+            if peer.probe && (previous >= log.base().index || peer.mode == Mode::Snapshot) {
                 peer.sent_probe();
+                let previous = previous.max(log.base().index);
                 return Some(Next::Append { seat, previous, last: previous });
             }
             if peer.next <= log.last_index() && peer.may_send(settings) {
@@ -136,9 +137,8 @@ fn place(own: Option<usize>, seat: usize) -> Option<usize> {
 impl Raft {
     /// The peer's log equals this one up to `matched`, durably.
     pub(crate) fn handle_append_accepted(&mut self, replica: ReplicaId, matched: LogIndex) {
-        let base = self.log.base().index;
         let Some(peer) = self.peer(replica) else { return };
-        if peer.accepted(matched, base) {
+        if peer.accepted(matched) {
             self.advance_commit();
         }
         self.push_transfer();
