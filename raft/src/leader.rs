@@ -88,7 +88,9 @@ impl Leadership {
                 return Some(Next::Heartbeat { seat, commit: commit.min(peer.matched), sent: self.round });
             }
             let previous = peer.next.previous();
-            if previous < log.base().index && peer.may_send(settings) {
+            // What went before may be lost, and can't be sent again: a silent peer waits for no answer to that.
+            let asked_again = peer.probe && peer.mode != Mode::Snapshot;
+            if previous < log.base().index && (asked_again || peer.may_send(settings)) {
                 peer.sent_snapshot(log.base().index);
                 return Some(Next::Snapshot { seat });
             }
