@@ -253,12 +253,13 @@ impl Asking {
     }
 
     fn state(&self, id: u64) -> ReadState {
+        // Ids of one conversation follow each other, and may wrap round.
+        let reaches = |last: u64| last.wrapping_sub(id) < u64::MAX / 2;
         match self.answer {
-            // Ids of one conversation follow each other, and may wrap round.
-            Some((answered, index)) if answered.wrapping_sub(id) < u64::MAX / 2 => {
-                index.map_or(ReadState::Lost, ReadState::Ready)
-            }
-            _ => ReadState::Waiting,
+            Some((answered, index)) if reaches(answered) => index.map_or(ReadState::Lost, ReadState::Ready),
+            // The next request is the last that anybody waits for; beyond is what an earlier conversation asked.
+            _ if reaches(self.id.wrapping_add(1)) => ReadState::Waiting,
+            _ => ReadState::Lost,
         }
     }
 }
