@@ -3,6 +3,7 @@
 //! Owns term, vote and deadline. It must never count a vote of this replica that is not durable, never let a pre-vote
 //! change anything, and never help to elect anybody while a promise to a leader stands.
 
+use crate::configuration::Configuration;
 use crate::leader::Leadership;
 use crate::output::Answer;
 use crate::raft::{NOBODY, Raft, State};
@@ -40,7 +41,7 @@ impl Raft {
         if matches!(self.state, State::Leader(_)) {
             return Err(CampaignError::Leads);
         }
-        if !self.configuration.is_voter(self.replica) {
+        if !self.may_lead() {
             return Err(CampaignError::NotVoter);
         }
         if now < self.promise {
@@ -83,7 +84,7 @@ impl Raft {
     /// one that was removed is told so.
     pub(crate) fn handle_pre_vote(&mut self, now: Instant, peer: Member, term: Term, last: LogPosition, priority: u8) {
         let (committed, index) = self.committed_configuration();
-        let knows = |c: &crate::Configuration| c.seat(peer.replica).is_some();
+        let knows = |c: &Configuration| c.seat(peer.replica).is_some();
         if index.0 > 0 && !knows(committed) && !knows(&self.configuration) {
             return self.owe(Answer::NotMember { to: peer, index });
         }
@@ -110,10 +111,11 @@ impl Raft {
     }
 
     /// This replica was removed from the group and missed it: it stays quiet, until a leader speaks to it after all.
-    /// Only a later configuration than its own can know.
+    /// Only a later configuration than its own can know, or its own, if that is what removed it.
     pub(crate) fn handle_not_member(&mut self, index: LogIndex) {
         let leads = matches!(self.state, State::Leader(_));
-        if index > self.configuration_index && self.leader == NOBODY && !leads {
+        let knows = index > self.configuration_index || (index == self.configuration_index && self.seat.is_none());
+        if knows && self.leader == NOBODY && !leads {
             self.flags.quiet = true;
             self.state = State::Follower;
             self.requests = 0;
@@ -148,10 +150,11 @@ impl Raft {
         }
     }
 
-    /// Counts a vote for this candidate; its own is counted when it is durable.
+    /// Counts a vote for this candidate; its own is counted when it is durable. One that has no seat any more has no vote
+    /// of its own, and was answered only because its term was durable.
     pub(crate) fn count_vote(&mut self, voter: ReplicaId) {
         self.granted |= self.bit(voter);
-        if self.granted & self.own_bit() != 0 && self.configuration.is_quorum(self.granted) {
+        if self.granted & self.own_bit() == self.own_bit() && self.configuration.is_quorum(self.granted) {
             self.become_leader();
         }
     }
@@ -193,7 +196,7 @@ impl Raft {
     /// Somewhere between the minimum and the maximum from now, so that votes seldom split (Raft paper, section 5.2), and
     /// not before a promise ends. Who can't lead has none.
     pub(crate) fn reset_deadline(&mut self, now: Instant) {
-        if self.flags.quiet || !self.configuration.is_voter(self.replica) {
+        if self.flags.quiet || !self.may_lead() {
             self.deadline = Instant::NEVER;
             return;
         }
@@ -234,6 +237,14 @@ impl Raft {
 
     pub(crate) fn own_bit(&self) -> u32 {
         self.seat.map_or(0, |seat| 1 << seat)
+    }
+
+    /// Whether this replica has a vote, or had one until its log's last configuration, which may not be committed: as long
+    /// as it isn't, nobody else may have it, and nobody without it can be elected (Raft thesis, section 4.2.2).
+    fn may_lead(&self) -> bool {
+        let votes = |configuration: &Configuration| configuration.is_voter(self.replica);
+        let pending = self.configuration_index > self.commit;
+        votes(&self.configuration) || (pending && self.former().is_some_and(|(_, former)| votes(former)))
     }
 
     fn may_vote_for(&self, candidate: ReplicaId) -> bool {

@@ -216,7 +216,13 @@ impl Raft {
         self.configuration_index = index;
     }
 
+    /// The configuration before the current one, unless the log begins after that.
+    pub(crate) fn former(&self) -> Option<&(LogIndex, Arc<Configuration>)> {
+        self.rare.as_ref()?.former.last()
+    }
+
     pub(crate) fn own_node(&self) -> NodeId {
-        self.configuration.node_of(self.replica).unwrap_or_default()
+        let former = self.former().and_then(|(_, former)| former.node_of(self.replica));
+        self.configuration.node_of(self.replica).or(former).unwrap_or_default()
     }
 }
