@@ -3,6 +3,7 @@
 //! Owns term, vote and deadline. It must never count a vote of this replica that is not durable, never let a pre-vote
 //! change anything, and never help to elect anybody while a promise to a leader stands.
 
+use crate::configuration::Configuration;
 use crate::leader::Leadership;
 use crate::output::Answer;
 use crate::raft::{Ballot, Following, NOBODY, Raft, State};
@@ -40,7 +41,7 @@ impl Raft {
         if matches!(self.state, State::Leader(_)) {
             return Err(CampaignError::Leads);
         }
-        if !self.configuration.is_voter(self.replica) {
+        if !self.may_lead() {
             return Err(CampaignError::NotVoter);
         }
         if now < self.promise {
@@ -49,6 +50,10 @@ impl Raft {
         self.reset_deadline(now);
         if self.term == Term::MAX {
             return Err(CampaignError::LastTerm);
+        }
+        if self.is_forced() {
+            // An operator made it a candidate that needs nobody but its disk.
+            return Ok(());
         }
         self.forget_leader();
         // A pre-vote promises nothing, so one's own needs no disk.
@@ -78,11 +83,6 @@ impl Raft {
     /// vote. While it hears a leader it says no, so that a replica that was cut off can't disturb a group that works;
     /// one that was removed is told so.
     pub(crate) fn handle_pre_vote(&mut self, now: Instant, peer: Member, term: Term, last: LogPosition, priority: u8) {
-        let (committed, index) = self.committed_configuration();
-        let knows = |c: &crate::Configuration| c.seat(peer.replica).is_some();
-        if index.0 > 0 && !knows(committed) && !knows(&self.configuration) {
-            return self.owe(Answer::NotMember { to: peer, index });
-        }
         let leads = matches!(self.state, State::Leader(_));
         let could = term > self.term || (term == self.term && self.may_vote_for(peer.replica));
         let mut granted = could && now >= self.promise && !leads && last.at_least_as_new_as(self.log.last());
@@ -91,8 +91,21 @@ impl Raft {
             // Whoever refuses for being the better one has to stand up.
             self.deadline = self.deadline.min(now);
         }
-        let term = if granted { term } else { self.term };
-        self.owe(Answer::PreVote { to: peer, granted, term });
+        let answered = if granted { term } else { self.term };
+        self.owe(Answer::PreVote { to: peer, granted, term: answered });
+        if !granted {
+            self.tell_stranger(peer);
+        }
+    }
+
+    /// Tells who is no member that it is none, as far as this replica knows. It may know less: so this is said beside a
+    /// refusal, never in the place of a vote that a new member needs.
+    fn tell_stranger(&mut self, peer: Member) {
+        let (committed, index) = self.committed_configuration();
+        let knows = |c: &Configuration| c.seat(peer.replica).is_some();
+        if index.0 > 0 && !knows(committed) && !knows(&self.configuration) {
+            self.owe(Answer::NotMember { to: peer, index });
+        }
     }
 
     pub(crate) fn handle_pre_vote_granted(&mut self, now: Instant, peer: Member, term: Term) {
@@ -113,10 +126,12 @@ impl Raft {
     }
 
     /// This replica was removed from the group and missed it: it stays quiet, until a leader speaks to it after all.
-    /// Only a later configuration than its own can know.
+    /// Only a later configuration than its own can know, or its own, if that is what removed it.
     pub(crate) fn handle_not_member(&mut self, index: LogIndex) {
-        let leads = matches!(self.state, State::Leader(_));
-        if index > self.configuration_index && self.leader == NOBODY && !leads {
+        // Who got as far as a candidacy has the word of a majority that it is one, or an operator's.
+        let waits = matches!(self.state, State::Follower(_) | State::PreCandidate(_));
+        let knows = index > self.configuration_index || (index == self.configuration_index && self.seat.is_none());
+        if knows && self.leader == NOBODY && waits {
             self.flags.quiet = true;
             self.state = State::Follower(Following::default());
             self.deadline = Instant::NEVER;
@@ -149,12 +164,13 @@ impl Raft {
         }
     }
 
-    /// Counts a vote for this candidate; its own is counted when it is durable.
+    /// Counts a vote for this candidate; its own is counted when it is durable. One that has no seat any more has no vote
+    /// of its own, and was answered only because its term was durable.
     pub(crate) fn count_vote(&mut self, voter: ReplicaId) {
         let (bit, own) = (self.bit(voter), self.own_bit());
         if let State::Candidate(ballot) = &mut self.state {
             ballot.granted |= bit;
-            if ballot.granted & own != 0 && self.configuration.is_quorum(ballot.granted) {
+            if ballot.granted & own == own && self.configuration.is_quorum(ballot.granted) {
                 self.become_leader();
             }
         }
@@ -162,7 +178,7 @@ impl Raft {
 
     /// This candidate's own vote is durable.
     pub(crate) fn count_own_vote(&mut self) {
-        if self.rare.as_ref().is_some_and(|rare| rare.forced.is_some()) {
+        if self.is_forced() {
             return self.become_leader();
         }
         self.count_vote(self.replica);
@@ -197,7 +213,7 @@ impl Raft {
     /// Somewhere between the minimum and the maximum from now, so that votes seldom split (Raft paper, section 5.2), and
     /// not before a promise ends. Who can't lead has none.
     pub(crate) fn reset_deadline(&mut self, now: Instant) {
-        if self.flags.quiet || !self.configuration.is_voter(self.replica) {
+        if self.flags.quiet || !self.may_lead() {
             self.deadline = Instant::NEVER;
             return;
         }
@@ -248,6 +264,18 @@ impl Raft {
         self.seat.map_or(0, |seat| 1 << seat)
     }
 
+    /// Whether this replica has a vote, or had one until its log's last configuration, which may not be committed: as long
+    /// as it isn't, nobody else may have it, and nobody without it can be elected (Raft thesis, section 4.2.2).
+    fn may_lead(&self) -> bool {
+        let votes = |configuration: &Configuration| configuration.is_voter(self.replica);
+        let pending = self.configuration_index > self.commit;
+        votes(&self.configuration) || (pending && self.former().is_some_and(|(_, former)| votes(former)))
+    }
+
+    fn is_forced(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.forced.is_some())
+    }
+
     fn may_vote_for(&self, candidate: ReplicaId) -> bool {
         match self.vote {
             ReplicaId(0) => self.leader == NOBODY,
@@ -279,6 +307,11 @@ impl Raft {
         let peers = self.configuration.members().len() - usize::from(self.seat.is_some());
         self.state = State::Leader(Box::new(Leadership::new(peers, next, uncommitted)));
         self.leader = self.replica;
+        if self.seat.is_none() {
+            // Its removal is not committed, and it was needed.
+            let node = self.former().and_then(|(_, former)| former.node_of(self.replica)).unwrap_or_default();
+            self.rare().outsider = Some(Member { replica: self.replica, node });
+        }
         // The candidate's deadline runs on: it is the first at which it has to be heard.
         self.flags.transfer = false;
         if let Some(forced) = self.rare.as_mut().and_then(|rare| rare.forced.take()) {

@@ -7,6 +7,7 @@ use crate::message::{Body, Entries};
 use crate::output::Answer;
 use crate::raft::{Raft, State};
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, Member};
+use alloc::sync::Arc;
 
 impl Raft {
     /// Takes entries if the log has what is before them, and says where the logs can agree if not (Raft paper, section
@@ -29,9 +30,9 @@ impl Raft {
         }
         let count = (entries.0.len() + entries.1.len()) as u64;
         let matched = LogIndex(previous.index.0 + count);
-        let members = self.configuration_index;
+        let members = Arc::clone(&self.configuration);
         self.take(entries);
-        if self.configuration_index != members {
+        if !Arc::ptr_eq(&members, &self.configuration) {
             // It may have got a vote, or lost it.
             self.reset_deadline(now);
         }
@@ -65,7 +66,8 @@ impl Raft {
                 let answer = self.rejection(peer, last);
                 self.owe(answer);
             }
-            Body::Heartbeat { sent, .. } => self.owe(Answer::Heartbeat { to: peer, sent }),
+            // It names no heartbeat: one that leads this term by now would take it for the answer to one of its own.
+            Body::Heartbeat { .. } => self.owe(Answer::Heartbeat { to: peer, sent: Instant(0) }),
             // Late answers to questions nobody asks any more.
             _ => {}
         }

@@ -5,7 +5,7 @@
 
 use crate::configuration::Configuration;
 use crate::log::Log;
-use crate::progress::Progress;
+use crate::progress::{Mode, Progress};
 use crate::raft::{Raft, State};
 use crate::settings::Settings;
 use crate::types::{Entry, Instant, LogIndex, LogPosition, ReplicaId};
@@ -87,12 +87,15 @@ impl Leadership {
                 return Some(Next::Heartbeat { seat, commit: commit.min(peer.matched), sent: self.round });
             }
             let previous = peer.next.previous();
-            if previous < log.base().index && peer.may_send(settings) {
+            // What went before may be lost, and can't be sent again: a silent peer waits for no answer to that.
+            let asked_again = peer.probe && peer.mode != Mode::Snapshot;
+            if previous < log.base().index && (asked_again || peer.may_send(settings)) {
                 peer.sent_snapshot(log.base().index);
                 return Some(Next::Snapshot { seat });
             }
-            if peer.probe && previous >= log.base().index {
+            if peer.probe && (previous >= log.base().index || peer.mode == Mode::Snapshot) {
                 peer.sent_probe();
+                let previous = previous.max(log.base().index);
                 return Some(Next::Append { seat, previous, last: previous });
             }
             if peer.next <= log.last_index() && peer.may_send(settings) {
@@ -135,9 +138,8 @@ fn place(own: Option<usize>, seat: usize) -> Option<usize> {
 impl Raft {
     /// The peer's log equals this one up to `matched`, durably.
     pub(crate) fn handle_append_accepted(&mut self, replica: ReplicaId, matched: LogIndex) {
-        let base = self.log.base().index;
         let Some(peer) = self.peer(replica) else { return };
-        if peer.accepted(matched, base) {
+        if peer.accepted(matched) {
             self.advance_commit();
         }
         self.push_transfer();

@@ -121,12 +121,17 @@ impl Raft {
     /// The last configuration that is known to be committed, and its index.
     #[must_use]
     pub fn committed_configuration(&self) -> (&Arc<Configuration>, LogIndex) {
+        self.configuration_at(self.commit)
+    }
+
+    /// The configuration in force at `at`, which is in the log or at its base, and its index.
+    pub(crate) fn configuration_at(&self, at: LogIndex) -> (&Arc<Configuration>, LogIndex) {
         let current = (&self.configuration, self.configuration_index);
-        if self.configuration_index <= self.commit {
+        if self.configuration_index <= at {
             return current;
         }
         let former = self.rare.iter().flat_map(|rare| &rare.former).rev().map(|(index, c)| (c, *index));
-        former.into_iter().find(|(_, index)| *index <= self.commit).unwrap_or(current)
+        former.into_iter().find(|(_, index)| *index <= at).unwrap_or(current)
     }
 
     /// Appends a configuration, which counts from here on.
@@ -214,5 +219,10 @@ impl Raft {
             // It leads on until that is committed.
             self.rare().outsider = Some(leading);
         }
+    }
+
+    /// The configuration before the current one, unless the log begins after that.
+    pub(crate) fn former(&self) -> Option<&(LogIndex, Arc<Configuration>)> {
+        self.rare.as_ref()?.former.last()
     }
 }

@@ -122,8 +122,8 @@ impl Progress {
         if self.promises { self.acked } else { Instant(0) }
     }
 
-    /// The peer has everything up to `matched`, and this log begins after `base`. Says whether that is news.
-    pub(crate) fn accepted(&mut self, matched: LogIndex, base: LogIndex) -> bool {
+    /// The peer has everything up to `matched`. Says whether that is news.
+    pub(crate) fn accepted(&mut self, matched: LogIndex) -> bool {
         self.silent = false;
         let news = matched > self.matched;
         if news {
@@ -135,8 +135,8 @@ impl Progress {
                 self.mode = Mode::Replicate;
                 self.next = self.matched.next();
             }
-            // Until it has what this log no longer holds, only the snapshot can help.
-            Mode::Snapshot if self.matched >= base => self.become_probe(),
+            // The snapshot arrived. This log may have been compacted beyond it since: then it needs the next one.
+            Mode::Snapshot if self.matched.next() >= self.next => self.become_probe(),
             Mode::Probe { .. } | Mode::Snapshot => {}
             Mode::Replicate => {
                 if let Some(inflight) = &mut self.inflight {
@@ -160,6 +160,8 @@ impl Progress {
                 self.next = rejected.min(agree.next()).max(self.matched.next());
                 self.mode = Mode::Probe { outstanding: false };
             }
+            // It is asked whether it has what the log begins with now: it hasn't, but it has the snapshot.
+            Mode::Snapshot if rejected >= self.next && agree.next() >= self.next => self.become_probe(),
             Mode::Snapshot => {}
         }
     }
@@ -189,10 +191,11 @@ impl Progress {
     }
 
     /// A beat of the leader, whose last entry is `last`. A peer that lacks entries and answered nothing for a whole
-    /// interval gets an empty append: its answer tells what was lost on the way.
+    /// interval gets an empty append: its answer tells what was lost on the way. So does one that a snapshot was sent to:
+    /// nothing else would say that it arrived if its one answer was lost.
     pub(crate) fn beat(&mut self, last: LogIndex) {
         self.heartbeat = true;
-        let behind = self.matched < last && self.mode != Mode::Snapshot;
+        let behind = self.matched < last;
         self.probe |= behind && self.silent;
         self.silent = behind;
         // An idle group keeps no buffer; a busy one has something on its way at most beats.
@@ -232,7 +235,7 @@ mod tests {
         assert!(progress.may_send(settings));
         progress.sent(LogIndex(1), 10);
         assert!(!progress.may_send(settings), "one append while probing");
-        assert!(progress.accepted(LogIndex(1), LogIndex(0)));
+        assert!(progress.accepted(LogIndex(1)));
         progress
     }
 
@@ -244,12 +247,12 @@ mod tests {
         assert!(progress.may_send(&settings));
         progress.sent(LogIndex(4), 10);
         assert!(!progress.may_send(&settings), "two appends are on their way");
-        progress.accepted(LogIndex(3), LogIndex(0));
+        progress.accepted(LogIndex(3));
         assert!(progress.may_send(&settings), "one arrived");
         progress.sent(LogIndex(5), 95);
-        progress.accepted(LogIndex(4), LogIndex(0));
+        progress.accepted(LogIndex(4));
         assert!(progress.may_send(&settings), "95 bytes are below the limit");
-        progress.accepted(LogIndex(5), LogIndex(0));
+        progress.accepted(LogIndex(5));
         progress.sent(LogIndex(6), 1_000);
         assert!(!progress.may_send(&settings), "too many bytes are on their way");
     }
@@ -277,10 +280,10 @@ mod tests {
         progress.beat(LogIndex(2));
         assert!(progress.probe);
         progress.sent_probe();
-        progress.accepted(LogIndex(1), LogIndex(0));
+        progress.accepted(LogIndex(1));
         progress.beat(LogIndex(3));
         assert!(!progress.probe, "it has answered since");
-        progress.accepted(LogIndex(3), LogIndex(0));
+        progress.accepted(LogIndex(3));
         progress.beat(LogIndex(3));
         progress.beat(LogIndex(3));
         assert!(!progress.probe, "it lacks nothing");
@@ -292,16 +295,33 @@ mod tests {
         let mut progress = Progress::new(LogIndex(9));
         progress.sent_snapshot(LogIndex(7));
         assert!(!progress.may_send(&settings));
-        progress.beat(LogIndex(9));
-        progress.beat(LogIndex(9));
-        assert!(!progress.probe, "it is busy");
-        progress.accepted(LogIndex(3), LogIndex(7));
-        assert_eq!(progress.mode, Mode::Snapshot, "an answer from before");
+        progress.accepted(LogIndex(3));
+        progress.rejected(LogIndex(7), LogIndex(3));
+        assert_eq!(progress.mode, Mode::Snapshot, "answers from before");
         progress.snapshot_failed();
         assert_eq!((progress.mode, progress.next), (Mode::Probe { outstanding: false }, LogIndex(4)));
         progress.sent_snapshot(LogIndex(7));
-        progress.accepted(LogIndex(7), LogIndex(7));
+        progress.accepted(LogIndex(7));
         assert_eq!((progress.mode, progress.next), (Mode::Probe { outstanding: false }, LogIndex(8)));
+    }
+
+    #[test]
+    fn a_snapshot_whose_answer_was_lost_is_asked_for() {
+        let mut progress = Progress::new(LogIndex(9));
+        progress.sent_snapshot(LogIndex(7));
+        progress.beat(LogIndex(9));
+        assert!(!progress.probe, "it had no time to answer yet");
+        progress.beat(LogIndex(9));
+        assert!(progress.probe);
+        progress.sent_probe();
+        progress.rejected(LogIndex(7), LogIndex(7));
+        assert_eq!(progress.mode, Mode::Snapshot, "it lacks what the snapshot holds");
+        progress.rejected(LogIndex(8), LogIndex(7));
+        assert_eq!(
+            progress.mode,
+            Mode::Probe { outstanding: false },
+            "the log begins later now, and it has the snapshot"
+        );
     }
 
     #[test]

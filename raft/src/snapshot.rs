@@ -28,6 +28,13 @@ pub enum CompactError {
         /// The log's base.
         base: LogIndex,
     },
+    /// This replica joined the group and was sent its log from the beginning: who was a member then is in no entry. A
+    /// snapshot at that index could not tell.
+    #[error("the members at index {index} are not known here; compact the log at the first change of them or after it")]
+    MembersUnknown {
+        /// The index asked for.
+        index: LogIndex,
+    },
 }
 
 impl Raft {
@@ -44,12 +51,16 @@ impl Raft {
         if index < base {
             return Err(CompactError::Compacted { index, base });
         }
+        if index > base && self.configuration_at(index).0.is_empty() {
+            return Err(CompactError::MembersUnknown { index });
+        }
         self.log.compact(index);
         self.forget_former();
         Ok(())
     }
 
-    /// A snapshot for `replica` did not get there. Only a leader cares; it tries again.
+    /// A snapshot for `replica` did not get there, or was lost there in a crash before the protocol's own write was
+    /// durable. Only a leader cares; it tries again.
     pub fn handle_snapshot_failed(&mut self, replica: ReplicaId) {
         if let Some(peer) = self.peer(replica) {
             peer.snapshot_failed();

@@ -1,0 +1,13 @@
+//! Groups of replicas in one process, on disks and a network that do what the test says, with the promises of Raft
+//! checked after every step.
+
+#![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod clock;
+mod cluster;
+mod hostile;
+mod invariants;
+mod packet;
+mod random;
+mod receipts;
+mod scenario;
