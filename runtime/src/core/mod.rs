@@ -211,6 +211,14 @@ impl Core {
         self.groups.iter().filter(|group| group.failed.is_none()).map(|group| &group.raft)
     }
 
+    /// The replica of a group, unless it is not here or failed.
+    #[must_use]
+    pub fn replica(&self, group: GroupId) -> Option<&Raft> {
+        let slot = *self.by_group.get(&group)?;
+        let group = &self.groups[slot as usize];
+        group.failed.is_none().then_some(&group.raft)
+    }
+
     fn handle_deadline(&mut self, now: Instant) {
         if self.phase == Phase::Failed {
             return;

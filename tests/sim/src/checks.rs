@@ -1,5 +1,6 @@
 //! What must hold after every step, and at the end.
 
+use crate::machine::operation;
 use raftyard_raft::{EntryKind, GroupId, LogIndex, Raft, ReplicaId, Role, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,22 +22,20 @@ impl Checks {
     /// Looks at a replica after a step.
     pub(crate) fn observe(&mut self, node: usize, raft: &Raft) -> Result<(), String> {
         let group = raft.group();
+        let place = || format!("node {} group {group}", node + 1);
         if raft.role() == Role::Leader {
             let leader = *self.leaders.entry((group, raft.term())).or_insert(raft.replica());
             if leader != raft.replica() {
-                return Err(format!(
-                    "two leaders in group {group} term {}: {leader} and {}",
-                    raft.term(),
-                    raft.replica()
-                ));
+                let (term, replica) = (raft.term(), raft.replica());
+                return Err(format!("group {group} term {term} has two leaders: replicas {leader} and {replica}"));
             }
         }
         if raft.applied() > raft.commit().min(raft.durable()) {
-            return Err(format!("node {node} group {group}: applied beyond what is committed and durable"));
+            return Err(format!("{}: applied beyond what is committed and durable", place()));
         }
         let compared = self.compared.entry((node, group)).or_default();
         if raft.commit() < *compared {
-            return Err(format!("node {node} group {group}: the commit index went back"));
+            return Err(format!("{}: the commit index went back from {compared} to {}", place(), raft.commit()));
         }
         let committed = self.committed.entry(group).or_default();
         let (left, right) = raft.entries(compared.next(), raft.commit());
@@ -45,12 +44,10 @@ impl Checks {
             let found = (entry.term, operation);
             match committed.get(entry.index.0 as usize - 1) {
                 None if committed.len() as u64 + 1 == entry.index.0 => committed.push(found),
-                None => return Err(format!("group {group}: commits skip to {}", entry.index)),
+                None => return Err(format!("{}: commits skip to {}", place(), entry.index)),
                 Some(known) if *known != found => {
                     let index = entry.index;
-                    return Err(format!(
-                        "node {node} group {group}: entry {index} was committed as {known:?}, now as {found:?}"
-                    ));
+                    return Err(format!("{}: entry {index} was committed as {known:?}, now as {found:?}", place()));
                 }
                 Some(_) => {}
             }
@@ -83,10 +80,9 @@ impl Checks {
 
     /// All replicas of a group hold the same, with every acknowledged operation in it once.
     pub(crate) fn converged(&self, group: GroupId, replicas: &[Vec<u64>]) -> Result<(), String> {
-        for other in &replicas[1..] {
-            if *other != replicas[0] {
-                return Err(format!("group {group}: replicas applied different sequences"));
-            }
+        if let Some(other) = replicas.iter().find(|other| **other != replicas[0]) {
+            let same = other.iter().zip(&replicas[0]).take_while(|(a, b)| a == b).count();
+            return Err(format!("group {group}: replicas applied different commands from the {same}. on"));
         }
         let mut counts: BTreeMap<u64, u32> = BTreeMap::new();
         for operation in &replicas[0] {
@@ -105,9 +101,4 @@ impl Checks {
         }
         Ok(())
     }
-}
-
-/// The operation in a command's first bytes.
-pub(crate) fn operation(data: &[u8]) -> u64 {
-    u64::from_le_bytes(data[..8].try_into().expect("clients send at least 8 bytes"))
 }

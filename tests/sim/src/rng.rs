@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+/// A generator whose numbers depend on its seed alone.
 #[derive(Debug)]
 pub(crate) struct Rng(u64);
 
@@ -32,7 +33,7 @@ impl Rng {
         Duration::from_micros(min + self.below(max - min + 1))
     }
 
-    pub(crate) fn pick<'a, T>(&mut self, items: &'a [T]) -> &'a T {
-        &items[self.below(items.len() as u64) as usize]
+    pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> Option<T> {
+        if items.is_empty() { None } else { Some(items[self.below(items.len() as u64) as usize]) }
     }
 }

@@ -1,9 +1,12 @@
-//! A simulated network of byte streams: delayed, cut anywhere, reset in the middle of a frame, blocked one way.
+//! A simulated network of byte streams: delayed, cut anywhere, reset in the middle of a frame, blocked one way; and, as no
+//! honest stream does, with whole frames lost, doubled, late, or damaged.
 
 use crate::rng::Rng;
 use raftyard_raft::Instant;
 use raftyard_runtime::core::port::LinkId;
+use raftyard_runtime::wire::HEADER_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 /// One end of a connection: a node in one of its lives, and its name for the connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,7 +33,21 @@ pub(crate) struct Net {
     by_end: BTreeMap<(usize, u64, LinkId), (usize, usize)>,
     /// Pairs (from, to) between which nothing gets through.
     pub(crate) blocked: BTreeSet<(usize, usize)>,
+    /// Pairs between which everything takes longer, and how much.
+    pub(crate) slow: BTreeMap<(usize, usize), Duration>,
+    /// Until then frames get lost, doubled, late and damaged.
+    pub(crate) wild_until: Instant,
     accepted: u64,
+}
+
+/// What happens to a frame on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    Arrives,
+    Lost,
+    Doubled,
+    Late,
+    Corrupted,
 }
 
 impl Net {
@@ -54,11 +71,27 @@ impl Net {
 
     /// When something sent now gets to `side`.
     pub(crate) fn arrival(&mut self, now: Instant, place: usize, side: usize, rng: &mut Rng) -> Instant {
+        let ends = self.connections[place].ends;
         let delay = if rng.chance(2) { rng.micros(5_000, 150_000) } else { rng.micros(30, 2_000) };
+        let slow = self.slow.get(&(ends[1 - side].node, ends[side].node)).copied().unwrap_or_default();
         let connection = &mut self.connections[place];
-        let at = now.after(delay).max(Instant(connection.arrives[side].0 + 1));
+        let at = now.after(delay + slow).max(Instant(connection.arrives[side].0 + 1));
         connection.arrives[side] = at;
         at
+    }
+
+    /// What becomes of a frame that is sent now.
+    pub(crate) fn fate(&self, now: Instant, rng: &mut Rng) -> Fate {
+        if now >= self.wild_until {
+            return Fate::Arrives;
+        }
+        match rng.below(200) {
+            0..10 => Fate::Lost,
+            10..20 => Fate::Doubled,
+            20..32 => Fate::Late,
+            32 => Fate::Corrupted,
+            _ => Fate::Arrives,
+        }
     }
 
     /// The open connections of a node.
@@ -74,4 +107,20 @@ impl Net {
     pub(crate) fn is_blocked(&self, from: usize, to: usize) -> bool {
         self.blocked.contains(&(from, to))
     }
+}
+
+/// The frames that a send buffer is made of. A core hands out whole ones only.
+pub(crate) fn frames(mut buffer: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let header = buffer.first_chunk::<HEADER_BYTES>()?;
+        let part = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
+        let (frame, rest) = buffer.split_at_checked(HEADER_BYTES + part(8) + part(12))?;
+        buffer = rest;
+        Some(frame)
+    })
+}
+
+/// The byte of a frame that tells its kind.
+pub(crate) fn kind(frame: &[u8]) -> u8 {
+    frame[5]
 }

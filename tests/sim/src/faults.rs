@@ -1,0 +1,190 @@
+//! What goes wrong in a storm.
+
+use crate::world::{Event, World};
+use raftyard_storage::sim::FaultTarget;
+use std::time::Duration;
+
+const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
+
+impl World {
+    /// Something goes wrong, and later something else.
+    pub(crate) fn fault(&mut self) -> Result<(), String> {
+        if !self.stormy {
+            return Ok(());
+        }
+        let node = self.rng.below(self.nodes.len() as u64) as usize;
+        match self.rng.below(1_000) {
+            0..160 => {
+                let power = self.rng.chance(50);
+                self.crash(node, power);
+            }
+            160..180 => {
+                self.hits.hit("all nodes down");
+                let power = self.rng.chance(50);
+                (0..self.nodes.len()).for_each(|node| self.crash(node, power));
+            }
+            180..350 => self.reset_any(),
+            350..500 => self.partition(node),
+            500..560 => {
+                self.hits.hit("disk stalled");
+                self.nodes[node].stalled_until = self.now.after(self.rng.micros(10_000, 800_000));
+                self.tell(|_| format!("the disk of node {} stalls", node + 1));
+            }
+            560..630 => self.pause(node),
+            630..660 => self.fail_disk(node),
+            660..760 => {
+                self.net.wild_until = self.now.after(self.rng.micros(50_000, 900_000));
+                self.tell(|_| "the network goes wild".to_owned());
+            }
+            760..790 => self.slow_down(node),
+            790..815 => self.panic_soon(node),
+            815..835 if !self.shape.leases => {
+                // A lease is only as good as the bound on the clocks, and no bound allows a jump.
+                self.hits.hit("clock jumped");
+                let by = self.rng.micros(1_000, 2_000_000);
+                let now = self.now;
+                self.nodes[node].jump(now, by);
+                self.tell(|_| format!("the clock of node {} jumps ahead by {by:?}", node + 1));
+            }
+            835..860 => self.lose_disk(node)?,
+            _ => {
+                self.tell(|_| "the network is whole".to_owned());
+                self.unblock();
+            }
+        }
+        let pause = self.rng.micros(20_000, 400_000);
+        self.after(pause, Event::Fault);
+        Ok(())
+    }
+
+    /// A node's process ends, and starts again after a while.
+    pub(crate) fn crash(&mut self, node: usize, power: bool) {
+        if self.nodes[node].core.is_none() {
+            return;
+        }
+        self.hits.hit(if power { "power lost" } else { "process killed" });
+        self.tell(|_| format!("node {} {}", node + 1, if power { "loses power" } else { "is killed" }));
+        let connections = self.net.of_node(node);
+        let now = self.now;
+        self.nodes[node].crash(now, power, &mut self.rng);
+        self.nodes[node].disk.clear_faults();
+        for connection in connections {
+            self.reset(connection);
+        }
+        let life = self.nodes[node].life;
+        let pause = self.rng.micros(1_000, 900_000);
+        self.after(pause, Event::Restart { node, life });
+    }
+
+    fn reset_any(&mut self) {
+        let open = self.net.open();
+        if let Some(connection) = self.rng.pick(&open) {
+            self.hits.hit("connection reset");
+            self.reset(connection);
+        }
+    }
+
+    /// Blocks one way, or both, between a node and another, or all others.
+    fn partition(&mut self, node: usize) {
+        let all = self.rng.chance(40);
+        let both_ways = self.rng.chance(60);
+        self.hits.hit(if both_ways { "partition both ways" } else { "partition one way" });
+        let other = self.rng.below(self.nodes.len() as u64) as usize;
+        for peer in (0..self.nodes.len()).filter(|&peer| peer != node && (all || peer == other)) {
+            self.net.blocked.insert((node, peer));
+            if both_ways {
+                self.net.blocked.insert((peer, node));
+            }
+        }
+        let blocked = self.net.blocked.clone();
+        self.tell(|_| format!("partition: {blocked:?}"));
+    }
+
+    /// Its process stands still; whatever comes for it waits, and its clock goes on.
+    fn pause(&mut self, node: usize) {
+        self.hits.hit("node paused");
+        let length = self.rng.micros(20_000, 1_500_000);
+        self.nodes[node].paused_until = self.now.after(length);
+        self.tell(|_| format!("node {} stands still for {length:?}", node + 1));
+    }
+
+    fn fail_disk(&mut self, node: usize) {
+        let (class, target, errno) = match self.rng.below(4) {
+            0 => ("write failed", FaultTarget::Write, EIO),
+            1 => ("disk full", FaultTarget::Write, ENOSPC),
+            2 => ("sync failed", FaultTarget::SyncDirectory, EIO),
+            _ => ("sync failed", FaultTarget::Sync, EIO),
+        };
+        self.hits.hit(class);
+        let after = self.rng.below(30);
+        self.nodes[node].disk.inject_fault(target, after, errno);
+        self.tell(|_| format!("node {}: {class}, soon", node + 1));
+    }
+
+    fn slow_down(&mut self, node: usize) {
+        self.hits.hit("slow link");
+        let other = self.rng.below(self.nodes.len() as u64) as usize;
+        let by = self.rng.micros(5_000, 250_000);
+        self.net.slow.insert((node, other), by);
+    }
+
+    fn panic_soon(&mut self, node: usize) {
+        if let Some(group) = self.operator.any_group(&mut self.rng) {
+            self.nodes[node].machines.look().armed.insert(group);
+        }
+    }
+
+    /// A group of the node has stopped there; somebody starts the node again after a while.
+    pub(crate) fn look_after_panics(&mut self, node: usize) {
+        let panicked = std::mem::take(&mut self.nodes[node].machines.look().panicked);
+        for group in panicked {
+            self.hits.hit("machine panicked");
+            self.nodes[node].ailing.insert(group);
+            self.tell(|_| format!("node {}: the machine of group {group} panicked", node + 1));
+            let life = self.nodes[node].life;
+            let pause = self.rng.micros(10_000, 900_000);
+            self.after(pause, Event::Service { node, life });
+        }
+    }
+
+    /// A node's disk is gone for good. The operator will replace its replicas; but first somebody starts it with an empty
+    /// one, under its old name, and creates its groups anew. Nobody may listen to it.
+    fn lose_disk(&mut self, node: usize) -> Result<(), String> {
+        let known = (0..self.nodes.len()).all(|other| other == node || self.nodes[node].known_by.contains(&other));
+        if self.nodes.iter().any(|node| node.lost) || !known || !self.can_lose(node) {
+            return Ok(());
+        }
+        self.hits.hit("disk lost");
+        self.crash(node, true);
+        self.nodes[node].lose_disk(&mut self.rng);
+        self.tell(|_| format!("the disk of node {} is lost", node + 1));
+        self.hits.hit("node back with an empty disk");
+        Ok(())
+    }
+
+    /// Nothing goes wrong any more.
+    pub(crate) fn end_storm(&mut self) -> Result<(), String> {
+        self.tell(|_| "the storm is over".to_owned());
+        self.stormy = false;
+        self.net.wild_until = self.now;
+        self.unblock();
+        for node in 0..self.nodes.len() {
+            self.nodes[node].disk.clear_faults();
+            self.nodes[node].stalled_until = self.now;
+            self.nodes[node].paused_until = self.now;
+            self.nodes[node].machines.look().armed.clear();
+            if self.nodes[node].core.is_none() {
+                self.start(node)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long the storm lasts.
+pub(crate) const STORM: Duration = Duration::from_secs(6);
+/// How long everything may take to come right after it.
+pub(crate) const CALM: Duration = Duration::from_secs(30);
+/// For how long nobody's leader changes once everything came right.
+pub(crate) const PEACE: Duration = Duration::from_secs(2);

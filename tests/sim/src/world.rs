@@ -1,0 +1,580 @@
+//! The simulated world: one queue of events, and nodes whose inputs and outputs it moves.
+
+use crate::checks::Checks;
+use crate::clients::Clients;
+use crate::hits::Hits;
+use crate::net::{End, Fate, Net, frames, kind};
+use crate::node::{Shape, SimNode};
+use crate::operator::Operator;
+use crate::rng::Rng;
+use raftyard_raft::{GroupId, Instant, NodeId, Raft, Role};
+use raftyard_runtime::core::port::{Input, LinkId, Notice, Output};
+use raftyard_runtime::mail::Mail;
+use raftyard_runtime::mailbox::SendError;
+use raftyard_runtime::wire::FrameKind;
+use raftyard_storage::io::IoId;
+use std::cmp::Ordering;
+use std::collections::{BinaryHeap, VecDeque};
+use std::time::Duration;
+
+/// Something that happens at a moment of the simulation.
+#[derive(Debug)]
+pub(crate) enum Event {
+    Turn { node: usize, life: u64 },
+    Tick { node: usize, life: u64 },
+    Io { node: usize, life: u64, id: IoId },
+    Up { connection: usize, side: usize },
+    DialFailed { node: usize, life: u64, link: LinkId },
+    Bytes { connection: usize, side: usize, bytes: Vec<u8> },
+    /// A frame that was kept behind comes after all.
+    LateFrame { connection: usize, side: usize, bytes: Vec<u8> },
+    Sent { connection: usize, side: usize, buffer: Vec<u8> },
+    Down { connection: usize, side: usize },
+    Client { client: usize },
+    Operator,
+    Fault,
+    Restart { node: usize, life: u64 },
+    /// Somebody ends a node that is of no use any more: its log failed, or a group of it.
+    Service { node: usize, life: u64 },
+}
+
+struct Scheduled {
+    at: Instant,
+    number: u64,
+    event: Event,
+}
+
+pub(crate) struct World {
+    pub(crate) shape: Shape,
+    /// True time. Every node has a clock of its own.
+    pub(crate) now: Instant,
+    pub(crate) rng: Rng,
+    queue: BinaryHeap<Scheduled>,
+    scheduled: u64,
+    pub(crate) nodes: Vec<SimNode>,
+    pub(crate) net: Net,
+    pub(crate) checks: Checks,
+    pub(crate) clients: Clients,
+    pub(crate) operator: Operator,
+    pub(crate) hits: Hits,
+    /// Of everything that happened, in order: two runs of one seed agree in it.
+    pub(crate) trace: u64,
+    /// What happened last, in words, if anybody listens.
+    pub(crate) told: Option<VecDeque<String>>,
+    /// Faults and load go on.
+    pub(crate) stormy: bool,
+    roles: Vec<(usize, GroupId, String)>,
+}
+
+const TICK: Duration = Duration::from_millis(10);
+/// Lines of the trace that are kept.
+const TOLD_MAX: usize = 4_000;
+
+impl World {
+    pub(crate) fn new(seed: u64, listen: bool) -> Result<World, String> {
+        let mut rng = Rng::new(seed);
+        let shape = Shape::of(&mut rng);
+        let nodes = (1..=shape.all() as u64).map(|id| SimNode::new(NodeId(id), &shape, &mut rng)).collect();
+        let mut world = World {
+            clients: Clients::new(shape.clients),
+            operator: Operator::default(),
+            shape,
+            now: Instant(1),
+            rng,
+            queue: BinaryHeap::new(),
+            scheduled: 0,
+            nodes,
+            net: Net::default(),
+            checks: Checks::default(),
+            hits: Hits::default(),
+            trace: 0xcbf2_9ce4_8422_2325,
+            told: listen.then(VecDeque::new),
+            stormy: true,
+            roles: Vec::new(),
+        };
+        world.tell(|world| format!("{:?}", world.shape));
+        world.found_groups();
+        for node in 0..world.nodes.len() {
+            world.start(node)?;
+        }
+        Ok(world)
+    }
+
+    /// Runs until `until`.
+    pub(crate) fn run(&mut self, until: Instant) -> Result<(), String> {
+        while let Some(next) = self.queue.peek()
+            && next.at <= until
+        {
+            let Scheduled { at, number, event } = self.queue.pop().expect("looked at above");
+            self.now = self.now.max(at);
+            self.note(&[self.now.0, number, discriminant_of(&event)]);
+            self.step(event)?;
+        }
+        self.now = self.now.max(until);
+        Ok(())
+    }
+
+    pub(crate) fn schedule(&mut self, at: Instant, event: Event) {
+        self.scheduled += 1;
+        self.queue.push(Scheduled { at, number: self.scheduled, event });
+    }
+
+    pub(crate) fn after(&mut self, delay: Duration, event: Event) {
+        self.schedule(self.now.after(delay), event);
+    }
+
+    /// Starts a node, with its groups if it does not have them.
+    pub(crate) fn start(&mut self, node: usize) -> Result<(), String> {
+        let started = self.nodes[node].start(&self.shape, self.now, &mut self.rng);
+        let life = self.nodes[node].life;
+        if let Err(error) = started {
+            self.tell(|_| format!("node {} does not start: {error}", node + 1));
+            if !matches!(error, raftyard_storage::wal::WalError::Io { .. } | raftyard_storage::wal::WalError::Failed(_)) {
+                return Err(format!("node {} does not start on an honest disk: {error}", node + 1));
+            }
+            self.hits.hit("start failed");
+            self.nodes[node].disk.kill(&mut || 1);
+            let pause = self.rng.micros(1_000, 400_000);
+            self.after(pause, Event::Restart { node, life });
+            return Ok(());
+        }
+        self.tell(|_| format!("node {} starts", node + 1));
+        self.checks.restarted(node);
+        self.after(TICK, Event::Tick { node, life });
+        self.furnish(node);
+        self.turn_soon(node);
+        Ok(())
+    }
+
+    fn step(&mut self, event: Event) -> Result<(), String> {
+        if let Some(node) = self.node_of(&event)
+            && self.nodes[node].paused_until > self.now
+        {
+            // Whatever happens to a node that stands still waits for it.
+            self.schedule(self.nodes[node].paused_until, event);
+            return Ok(());
+        }
+        match event {
+            Event::Turn { node, life } if self.lives(node, life) => self.turn(node)?,
+            Event::Tick { node, life } if self.lives(node, life) => {
+                self.after(TICK, Event::Tick { node, life });
+                let due = self.nodes[node].core.as_ref().and_then(|core| core.next_deadline());
+                if due.is_some_and(|due| due <= self.nodes[node].local(self.now)) {
+                    self.input(node, Input::Deadline);
+                }
+            }
+            Event::Io { node, life, id } if self.lives(node, life) => self.io_done(node, life, id),
+            Event::Up { connection, side } => self.hand_to_end(connection, side, |link| Input::LinkUp(link)),
+            Event::DialFailed { node, life, link } if self.lives(node, life) => {
+                self.input(node, Input::LinkDown(link));
+            }
+            Event::Bytes { connection, side, bytes } => self.bytes(connection, side, bytes),
+            Event::LateFrame { connection, side, bytes } => {
+                let at = self.net.arrival(self.now, connection, side, &mut self.rng);
+                self.schedule(at, Event::Bytes { connection, side, bytes });
+            }
+            Event::Sent { connection, side, buffer } => {
+                self.hand_to_end(connection, side, |link| Input::Sent { link, buffer });
+            }
+            Event::Down { connection, side } => {
+                let end = self.net.connections[connection].ends[side];
+                if self.lives(end.node, end.life) {
+                    self.input(end.node, Input::LinkDown(end.link));
+                }
+            }
+            Event::Client { client } => self.client(client)?,
+            Event::Operator => self.operate(),
+            Event::Fault => self.fault()?,
+            Event::Restart { node, life } if self.nodes[node].core.is_none() && self.nodes[node].life == life => {
+                self.start(node)?;
+            }
+            Event::Service { node, life } if self.lives(node, life) => self.crash(node, false),
+            // Of an earlier life.
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The node that an event happens to.
+    fn node_of(&self, event: &Event) -> Option<usize> {
+        match event {
+            Event::Turn { node, .. }
+            | Event::Tick { node, .. }
+            | Event::DialFailed { node, .. } => Some(*node),
+            Event::Up { connection, side }
+            | Event::Bytes { connection, side, .. }
+            | Event::Sent { connection, side, .. }
+            | Event::Down { connection, side } => Some(self.net.connections[*connection].ends[*side].node),
+            // The disk works on while a process stands still; but nobody hears of it.
+            Event::Io { node, .. } => Some(*node),
+            Event::LateFrame { .. }
+            | Event::Client { .. }
+            | Event::Operator
+            | Event::Fault
+            | Event::Restart { .. }
+            | Event::Service { .. } => None,
+        }
+    }
+
+    fn lives(&self, node: usize, life: u64) -> bool {
+        self.nodes[node].core.is_some() && self.nodes[node].life == life
+    }
+
+    pub(crate) fn input(&mut self, node: usize, input: Input<'_>) {
+        let local = self.nodes[node].local(self.now);
+        if let Some(core) = &mut self.nodes[node].core {
+            core.handle(local, input);
+            self.turn_soon(node);
+        }
+    }
+
+    /// Gives a node a command, as any thread would. False: it is down, or its mailbox is full.
+    pub(crate) fn mail(&mut self, node: usize, mail: Mail) -> bool {
+        if self.nodes[node].core.is_none() {
+            return false;
+        }
+        match self.nodes[node].mailbox.send(mail) {
+            Ok(()) => {
+                self.turn_soon(node);
+                true
+            }
+            Err(SendError::Full(_)) => {
+                self.hits.hit("mailbox full");
+                false
+            }
+            Err(SendError::Closed(_)) => false,
+        }
+    }
+
+    /// Inputs that come close together share a turn, as they do on a busy machine.
+    fn turn_soon(&mut self, node: usize) {
+        if !std::mem::replace(&mut self.nodes[node].turn_due, true) {
+            let delay = self.rng.micros(1, 100);
+            let life = self.nodes[node].life;
+            self.after(delay, Event::Turn { node, life });
+        }
+    }
+
+    fn turn(&mut self, node: usize) -> Result<(), String> {
+        let local = self.nodes[node].local(self.now);
+        let SimNode { core, mailbox, turn_due, .. } = &mut self.nodes[node];
+        *turn_due = false;
+        let Some(core) = core else { return Ok(()) };
+        while let Some(mail) = mailbox.receive() {
+            core.handle(local, Input::Mail(mail));
+        }
+        core.end_turn();
+        // What was committed is looked at before anybody is told.
+        for raft in core.replicas() {
+            self.checks.observe(node, raft)?;
+        }
+        let mut outputs = Vec::new();
+        while let Some(output) = core.poll_output() {
+            outputs.push(output);
+        }
+        if core.has_work() {
+            self.turn_soon(node);
+        }
+        self.tell_roles(node);
+        for output in outputs {
+            self.carry_out(node, output)?;
+        }
+        self.collect_answers()?;
+        self.look_after_panics(node);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, node: usize, output: Output) -> Result<(), String> {
+        let life = self.nodes[node].life;
+        match output {
+            Output::Io { id, op } => {
+                self.nodes[node].disk.submit(id, op);
+                let delay = if self.rng.chance(3) { self.rng.micros(1_000, 60_000) } else { self.rng.micros(50, 600) };
+                self.after(delay, Event::Io { node, life, id });
+            }
+            Output::Dial { link, node: to, .. } => self.dial(End { node, life, link }, to.0 as usize - 1),
+            Output::Send { link, buffer } => self.send(node, life, link, buffer),
+            Output::Close(link) => {
+                if let Some((connection, side)) = self.net.find(node, life, link) {
+                    self.close(connection, 1 - side);
+                }
+            }
+            Output::Answer(answer) => answer.deliver(),
+            Output::Notice(Notice::WalFailed { failure, .. }) => {
+                self.tell(|_| format!("node {}: its log failed: {failure}", node + 1));
+                self.hits.hit("log latched");
+                // Somebody sees to it after a while.
+                let pause = self.rng.micros(50_000, 900_000);
+                self.after(pause, Event::Service { node, life });
+            }
+            Output::Notice(Notice::Refused(why)) => {
+                self.tell(|_| format!("node {}: {why}", node + 1));
+                if !self.nodes.iter().any(|node| node.lost) {
+                    return Err(format!("node {} refuses somebody, or is refused, without reason: {why}", node + 1));
+                }
+                self.hits.hit("empty disk refused");
+            }
+        }
+        Ok(())
+    }
+
+    fn io_done(&mut self, node: usize, life: u64, id: IoId) {
+        let stalled_until = self.nodes[node].stalled_until;
+        if stalled_until > self.now {
+            self.schedule(stalled_until, Event::Io { node, life, id });
+            return;
+        }
+        let result = self.nodes[node].disk.complete(id);
+        if let Err(error) = &result {
+            self.tell(|_| format!("node {}: {error}", node + 1));
+        }
+        self.input(node, Input::IoDone { id, result });
+    }
+
+    fn dial(&mut self, from: End, to: usize) {
+        let blocked = self.net.is_blocked(from.node, to) || self.net.is_blocked(to, from.node);
+        if blocked || self.nodes[to].core.is_none() {
+            let delay = self.rng.micros(100, 20_000);
+            self.after(delay, Event::DialFailed { node: from.node, life: from.life, link: from.link });
+            return;
+        }
+        let life = self.nodes[to].life;
+        let connection = self.net.connect(self.now, from, to, life);
+        for side in [1, 0] {
+            let at = self.net.arrival(self.now, connection, side, &mut self.rng);
+            self.schedule(at, Event::Up { connection, side });
+        }
+    }
+
+    fn send(&mut self, node: usize, life: u64, link: LinkId, buffer: Vec<u8>) {
+        let Some((connection, side)) = self.net.find(node, life, link) else { return };
+        let wild = self.now < self.net.wild_until;
+        for frame in frames(&buffer) {
+            if kind(frame) == FrameKind::Welcome as u8 {
+                // It has the caller's disk on record before it says this.
+                let caller = self.net.connections[connection].ends[1 - side].node;
+                self.nodes[caller].known_by.insert(node);
+            }
+            self.tell_messages(node, self.net.connections[connection].ends[1 - side].node, frame);
+            if wild { self.send_wildly(connection, 1 - side, frame) } else { self.send_frame(connection, 1 - side, frame) }
+        }
+        let delay = self.rng.micros(5, 300);
+        self.after(delay, Event::Sent { connection, side, buffer });
+    }
+
+    /// A frame goes on its way, cut anywhere.
+    fn send_frame(&mut self, connection: usize, side: usize, frame: &[u8]) {
+        let mut rest = frame;
+        while !rest.is_empty() {
+            let cut = if self.rng.chance(30) { self.rng.below(rest.len() as u64) + 1 } else { rest.len() as u64 };
+            let (bytes, after) = rest.split_at(cut as usize);
+            rest = after;
+            let at = self.net.arrival(self.now, connection, side, &mut self.rng);
+            self.schedule(at, Event::Bytes { connection, side, bytes: bytes.to_vec() });
+        }
+    }
+
+    fn send_wildly(&mut self, connection: usize, side: usize, frame: &[u8]) {
+        // A handshake has nothing that a doubled or late frame of it could mean.
+        let fate = if kind(frame) == FrameKind::Messages as u8 {
+            self.net.fate(self.now, &mut self.rng)
+        } else {
+            Fate::Arrives
+        };
+        match fate {
+            Fate::Arrives => self.send_frame(connection, side, frame),
+            Fate::Lost => self.hits.hit("frame lost"),
+            Fate::Doubled => {
+                self.hits.hit("frame doubled");
+                self.send_frame(connection, side, frame);
+                let delay = self.rng.micros(0, 300_000);
+                self.after(delay, Event::LateFrame { connection, side, bytes: frame.to_vec() });
+            }
+            Fate::Late => {
+                self.hits.hit("frame late");
+                let delay = self.rng.micros(100, 300_000);
+                self.after(delay, Event::LateFrame { connection, side, bytes: frame.to_vec() });
+            }
+            Fate::Corrupted => {
+                self.hits.hit("bytes corrupted");
+                let mut bytes = frame.to_vec();
+                let bit = self.rng.below(bytes.len() as u64 * 8);
+                bytes[bit as usize / 8] ^= 1 << (bit % 8);
+                self.send_frame(connection, side, &bytes);
+            }
+        }
+    }
+
+    fn bytes(&mut self, connection: usize, side: usize, bytes: Vec<u8>) {
+        let ends = self.net.connections[connection].ends;
+        if self.net.is_blocked(ends[1 - side].node, ends[side].node) {
+            self.net.connections[connection].blocked[side].extend(bytes);
+            return;
+        }
+        let mut held = std::mem::take(&mut self.net.connections[connection].blocked[side]);
+        held.extend(bytes);
+        self.hand_to_end(connection, side, |link| Input::Bytes { link, bytes: &held });
+    }
+
+    /// What was blocked arrives.
+    pub(crate) fn unblock(&mut self) {
+        self.net.blocked.clear();
+        self.net.slow.clear();
+        for connection in self.net.open() {
+            for side in 0..2 {
+                let at = self.net.arrival(self.now, connection, side, &mut self.rng);
+                self.schedule(at, Event::Bytes { connection, side, bytes: Vec::new() });
+            }
+        }
+    }
+
+    fn hand_to_end<'a>(&mut self, connection: usize, side: usize, input: impl FnOnce(LinkId) -> Input<'a>) {
+        let Some(found) = self.net.connections.get(connection).filter(|c| c.open) else { return };
+        let end = found.ends[side];
+        if self.lives(end.node, end.life) {
+            self.input(end.node, input(end.link));
+        }
+    }
+
+    /// Ends a connection for the side that is not told by itself.
+    fn close(&mut self, connection: usize, side: usize) {
+        let at = self.net.arrival(self.now, connection, side, &mut self.rng);
+        self.schedule(at, Event::Down { connection, side });
+        // What is on its way to that side still arrives: the connection stays open for it until then.
+        self.net.connections[connection].blocked[1 - side].clear();
+    }
+
+    /// Cuts a connection now, in the middle of whatever is on its way.
+    pub(crate) fn reset(&mut self, connection: usize) {
+        self.net.connections[connection].open = false;
+        for side in 0..2 {
+            let delay = self.rng.micros(10, 3_000);
+            self.after(delay, Event::Down { connection, side });
+        }
+    }
+
+    pub(crate) fn note(&mut self, words: &[u64]) {
+        for word in words {
+            self.trace = (self.trace ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(5);
+        }
+    }
+
+    /// The replicas of a group that are up, with their nodes.
+    pub(crate) fn replicas(&self, group: GroupId) -> impl Iterator<Item = (usize, &Raft)> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes.filter_map(move |(place, node)| Some((place, node.core.as_ref()?.replica(group)?)))
+    }
+
+    /// The node that leads a group in its highest term.
+    pub(crate) fn leader(&self, group: GroupId) -> Option<(usize, &Raft)> {
+        let leads = self.replicas(group).filter(|(_, raft)| raft.role() == Role::Leader);
+        leads.max_by_key(|(_, raft)| raft.term())
+    }
+
+    /// Adds a line to the trace, if anybody listens.
+    pub(crate) fn tell(&mut self, line: impl FnOnce(&World) -> String) {
+        if self.told.is_none() {
+            return;
+        }
+        let line = format!("{:>10.6} s  {}", self.now.0 as f64 / 1e9, line(self));
+        let told = self.told.as_mut().expect("looked at above");
+        if told.len() >= TOLD_MAX {
+            told.pop_front();
+        }
+        told.push_back(line);
+    }
+
+    fn tell_roles(&mut self, node: usize) {
+        if self.told.is_none() {
+            return;
+        }
+        let replicas = self.nodes[node].core.iter().flat_map(|core| core.replicas());
+        let roles: Vec<(GroupId, String)> = replicas.map(|raft| (raft.group(), describe(raft))).collect();
+        for (group, role) in roles {
+            let known = self.roles.iter_mut().find(|(of, known, _)| (*of, *known) == (node, group));
+            match known {
+                Some((_, _, known)) if *known == role => continue,
+                Some((_, _, known)) => known.clone_from(&role),
+                None => self.roles.push((node, group, role.clone())),
+            }
+            self.tell(|_| format!("node {} group {group} {role}", node + 1));
+        }
+    }
+
+    fn tell_messages(&mut self, from: usize, to: usize, frame: &[u8]) {
+        if self.told.is_none() || kind(frame) != FrameKind::Messages as u8 {
+            return;
+        }
+        let Ok(Some((frame, _))) = raftyard_runtime::wire::Frame::parse(frame, usize::MAX) else { return };
+        let mut lines = Vec::new();
+        let mut reader = raftyard_runtime::wire::BatchReader::default();
+        let read = reader.read(&frame, |message| {
+            let body = format!("{:?}", message.body);
+            let body: String = body.chars().take(120).collect();
+            let (group, term) = (message.group, message.term);
+            lines.push(format!("      {} -> {} group {group} term {term}: {body}", from + 1, to + 1));
+        });
+        if read.is_ok() {
+            lines.into_iter().for_each(|line| self.tell(|_| line));
+        }
+    }
+}
+
+fn describe(raft: &Raft) -> String {
+    let role = match (raft.role(), raft.leader()) {
+        (Role::Follower, Some(leader)) => format!("follows replica {}", leader.replica),
+        (Role::Follower, None) => "follows nobody".to_owned(),
+        (Role::PreCandidate, _) => "asks for pre-votes".to_owned(),
+        (Role::Candidate, _) => "asks for votes".to_owned(),
+        (Role::Leader, _) => "LEADS".to_owned(),
+    };
+    let ids = |members: &mut dyn Iterator<Item = raftyard_raft::Member>| {
+        members.map(|member| member.replica.to_string()).collect::<Vec<_>>().join(" ")
+    };
+    let configuration = raft.configuration();
+    let (voters, learners) = (ids(&mut configuration.voters()), ids(&mut configuration.learners()));
+    let outgoing = ids(&mut configuration.outgoing());
+    let term = raft.term();
+    format!("replica {} {role} in term {term}, voters [{voters}] old [{outgoing}] learners [{learners}]", raft.replica())
+}
+
+fn discriminant_of(event: &Event) -> u64 {
+    match event {
+        Event::Turn { node, .. } => 1 << 8 | *node as u64,
+        Event::Tick { node, .. } => 2 << 8 | *node as u64,
+        Event::Io { node, id, .. } => 3 << 8 | *node as u64 | id.0 << 16,
+        Event::Up { connection, side } => 4 << 8 | (connection * 2 + side) as u64,
+        Event::DialFailed { node, .. } => 5 << 8 | *node as u64,
+        Event::Bytes { connection, side, bytes } | Event::LateFrame { connection, side, bytes } => {
+            6 << 8 | (connection * 2 + side) as u64 | u64::from(crc32c::crc32c(bytes)) << 24
+        }
+        Event::Sent { connection, side, .. } => 7 << 8 | (connection * 2 + side) as u64,
+        Event::Down { connection, side } => 8 << 8 | (connection * 2 + side) as u64,
+        Event::Client { client } => 9 << 8 | *client as u64,
+        Event::Fault => 10 << 8,
+        Event::Restart { node, .. } => 11 << 8 | *node as u64,
+        Event::Operator => 12 << 8,
+        Event::Service { node, .. } => 13 << 8 | *node as u64,
+    }
+}
+
+impl PartialEq for Scheduled {
+    fn eq(&self, other: &Scheduled) -> bool {
+        (self.at, self.number) == (other.at, other.number)
+    }
+}
+
+impl Eq for Scheduled {}
+
+impl PartialOrd for Scheduled {
+    fn partial_cmp(&self, other: &Scheduled) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Scheduled {
+    /// The heap gives the greatest first: that is the earliest.
+    fn cmp(&self, other: &Scheduled) -> Ordering {
+        (other.at, other.number).cmp(&(self.at, self.number))
+    }
+}
