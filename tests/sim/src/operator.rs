@@ -173,6 +173,10 @@ impl World {
     /// The operator does something, and later something else.
     pub(crate) fn operate(&mut self) {
         if let Some(group) = self.operator.any_group(&mut self.rng) {
+            if !self.stormy || self.rng.chance(20) {
+                // A replica whose creation was refused or lost is created after all.
+                (0..self.nodes.len()).for_each(|node| self.furnish_with(node, group));
+            }
             let repairs = self.repair(group);
             if self.stormy && !repairs {
                 match self.rng.below(100) {

@@ -68,7 +68,7 @@ pub(crate) struct World {
 
 const TICK: Duration = Duration::from_millis(10);
 /// Lines of the trace that are kept.
-const TOLD_MAX: usize = 4_000;
+const TOLD_MAX: usize = 200_000;
 
 impl World {
     pub(crate) fn new(seed: u64, listen: bool) -> Result<World, String> {
@@ -178,6 +178,7 @@ impl World {
             }
             Event::Down { connection, side } => {
                 let end = self.net.connections[connection].ends[side];
+                self.tell(|_| format!("node {}: connection {connection} ({}) is down", end.node + 1, end.link));
                 if self.lives(end.node, end.life) {
                     self.input(end.node, Input::LinkDown(end.link));
                 }
@@ -296,6 +297,7 @@ impl World {
             Output::Send { link, buffer } => self.send(node, life, link, buffer),
             Output::Close(link) => {
                 if let Some((connection, side)) = self.net.find(node, life, link) {
+                    self.tell(|_| format!("node {} closes connection {connection} ({link})", node + 1));
                     self.close(connection, 1 - side);
                 }
             }
@@ -340,6 +342,7 @@ impl World {
         }
         let life = self.nodes[to].life;
         let connection = self.net.connect(self.now, from, to, life);
+        self.tell(|_| format!("node {} dials node {}: connection {connection}", from.node + 1, to + 1));
         for side in [1, 0] {
             let at = self.net.arrival(self.now, connection, side, &mut self.rng);
             self.schedule(at, Event::Up { connection, side });
