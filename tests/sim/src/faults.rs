@@ -184,6 +184,8 @@ impl World {
 
 /// How long the storm lasts.
 pub(crate) const STORM: Duration = Duration::from_secs(6);
+/// How long the storm is felt after its end.
+pub(crate) const AFTERMATH: Duration = Duration::from_millis(1_500);
 /// How long everything may take to come right after it.
 pub(crate) const CALM: Duration = Duration::from_secs(30);
 /// For how long nobody's leader changes once everything came right.

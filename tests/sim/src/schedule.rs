@@ -1,6 +1,6 @@
 //! One schedule, from the first start to the verdict.
 
-use crate::faults::{CALM, PEACE, STORM};
+use crate::faults::{AFTERMATH, CALM, PEACE, STORM};
 use crate::hits::Hits;
 use crate::node::{last_panic, quiet_panics};
 use crate::world::{Event, World};
@@ -70,6 +70,8 @@ impl World {
         self.run(Instant(0).after(STORM))?;
         self.end_storm()?;
         let end = self.now.after(CALM);
+        // What the storm left on its way, and connections that rest before they are dialled again, end in this time.
+        self.run(self.now.after(AFTERMATH))?;
         let mut last = Err("not looked at yet".to_owned());
         while last.is_err() && self.now < end {
             let until = self.now.after(Duration::from_millis(100));
