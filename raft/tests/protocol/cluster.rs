@@ -1,11 +1,12 @@
 //! A group whose disks and network do exactly what the test says. Every step ends with a check of the invariants.
 
+use crate::clock::Clock;
 use crate::invariants::Invariants;
 use crate::packet::{Packet, list, members, position};
 use bytes::Bytes;
 use raftyard_raft::{
-    Base, Configuration, Durability, Entry, GroupId, HardState, Instant, LogIndex, Member, MessageError, NodeId,
-    Persist, ProposeError, Raft, Receipt, ReplicaId, Restored, Role, Sender, Settings,
+    Base, CompactError, Configuration, Durability, Entry, GroupId, HardState, Instant, LogIndex, Member, MessageError,
+    NodeId, Persist, ProposeError, Raft, Receipt, ReplicaId, Restored, Role, Sender, Settings,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -46,6 +47,10 @@ pub(crate) struct Replica {
     pub(crate) disk: Disk,
     /// It was created, and so it can start.
     pub(crate) exists: bool,
+    /// What it takes for the time.
+    pub(crate) clock: Clock,
+    /// Its node keeps the promises of its heartbeat answers over a restart.
+    pub(crate) keeps_promises: bool,
     writes: VecDeque<Write>,
 }
 
@@ -55,6 +60,9 @@ pub(crate) struct Cluster {
     pub(crate) replicas: Vec<Replica>,
     /// Messages on their way, in the order they were sent.
     pub(crate) network: Vec<Packet>,
+    /// Messages that went to a replica that was not created.
+    pub(crate) unheard: Vec<Packet>,
+    /// The true time; what a replica takes for it, its clock tells.
     pub(crate) now: Instant,
     pub(crate) invariants: Invariants,
     /// What happened, in words, if anybody listens.
@@ -87,16 +95,25 @@ pub(crate) fn fresh(count: usize) -> Vec<Option<Disk>> {
 impl Cluster {
     /// Replicas with these disks; those without are created later, by [`join`](Cluster::join).
     pub(crate) fn new(disks: Vec<Option<Disk>>, settings: Settings, seed: u64) -> Cluster {
-        let replica = |disk: Option<Disk>| Replica {
+        let clocks = vec![Clock::TRUE; disks.len()];
+        Cluster::with_clocks(disks, &clocks, settings, seed)
+    }
+
+    /// The same, where each replica has a clock of its own.
+    pub(crate) fn with_clocks(disks: Vec<Option<Disk>>, clocks: &[Clock], settings: Settings, seed: u64) -> Cluster {
+        let replica = |(disk, clock): (Option<Disk>, &Clock)| Replica {
             raft: None,
             exists: disk.is_some(),
             disk: disk.unwrap_or_else(|| Disk::fresh(Configuration::joining())),
+            clock: *clock,
+            keeps_promises: true,
             writes: VecDeque::new(),
         };
         let mut cluster = Cluster {
             invariants: Invariants::new(disks.len()),
-            replicas: disks.into_iter().map(replica).collect(),
+            replicas: disks.into_iter().zip(clocks).map(replica).collect(),
             network: Vec::new(),
+            unheard: Vec::new(),
             now: Instant(1_000),
             trace: None,
             persist: (usize::MAX, usize::MAX),
@@ -117,6 +134,11 @@ impl Cluster {
 
     pub(crate) fn replica(&self, id: usize) -> &Replica {
         &self.replicas[id - 1]
+    }
+
+    /// What a replica takes for the time.
+    pub(crate) fn time(&self, id: usize) -> Instant {
+        self.replica(id).clock.read(self.now)
     }
 
     pub(crate) fn raft(&mut self, id: usize) -> Option<&mut Raft> {
@@ -143,23 +165,26 @@ impl Cluster {
     pub(crate) fn restart(&mut self, id: usize, applied: LogIndex) {
         let Disk { base, hard, entries } = self.replica(id).disk.clone();
         let applied = applied.max(base.position.index);
-        let promised_for = if self.settings.leases { self.settings.promise_after_restart() } else { Duration::ZERO };
+        let keeps = self.settings.leases && self.replica(id).keeps_promises;
+        let promised_for = if keeps { self.settings.promise_after_restart() } else { Duration::ZERO };
         let restored = Restored { hard_state: hard, base, entries, applied, promised_for };
         self.seed += 1;
-        let settings = self.settings.clone();
-        let raft = Raft::new(GROUP, ReplicaId(id as u64), restored, settings, self.now, self.seed).unwrap();
+        let (settings, now) = (self.settings.clone(), self.time(id));
+        let raft = Raft::new(GROUP, ReplicaId(id as u64), restored, settings, now, self.seed).unwrap();
         self.invariants.restarted(id, hard.term, applied);
         self.replicas[id - 1].raft = Some(raft);
         self.turn(id);
     }
 
-    /// Takes a replica down. Of its writes under way the first `kept` have reached the disk, unreported.
-    pub(crate) fn crash(&mut self, id: usize, kept: usize) {
-        self.replicas[id - 1].raft = None;
-        let writes = std::mem::take(&mut self.replicas[id - 1].writes);
-        for write in writes.into_iter().take(kept) {
-            self.replicas[id - 1].disk.take(write.saved);
+    /// Takes a replica down. Of its writes under way the first `kept` have reached the disk, unreported. Says whether a
+    /// snapshot was lost.
+    pub(crate) fn crash(&mut self, id: usize, kept: usize) -> bool {
+        let replica = &mut self.replicas[id - 1];
+        let base = replica.raft.take().map(|raft| raft.base().position.index);
+        for write in std::mem::take(&mut replica.writes).into_iter().take(kept) {
+            replica.disk.take(write.saved);
         }
+        base > Some(replica.disk.base.position.index)
     }
 
     /// The oldest write under way completes: what waited for it leaves, and the replica hears of it.
@@ -172,13 +197,17 @@ impl Cluster {
         }
         let raft = self.raft(id).expect("a replica that is down has no writes under way");
         raft.handle_persisted(write.receipt);
+        self.invariants.learn(&self.replicas, id);
     }
 
     /// Gives a message to its receiver, which is not polled yet. One that is down loses it.
     pub(crate) fn deliver(&mut self, packet: &Packet) -> Result<(), MessageError> {
-        let now = self.now;
-        let from = Sender { node: NodeId(packet.from() as u64), keeps_promises: self.settings.leases };
-        self.raft(packet.to()).map_or(Ok(()), |raft| raft.handle_message(now, from, packet.message()))
+        let (from, to) = (packet.from(), packet.to());
+        let keeps_promises = self.settings.leases && self.replica(from).keeps_promises;
+        let (now, from) = (self.time(to), Sender { node: NodeId(from as u64), keeps_promises });
+        let taken = self.raft(to).map_or(Ok(()), |raft| raft.handle_message(now, from, packet.message()));
+        self.invariants.learn(&self.replicas, to);
+        taken
     }
 
     pub(crate) fn propose(&mut self, id: usize, data: &str) -> Result<(), ProposeError> {
@@ -186,16 +215,27 @@ impl Cluster {
         raft.propose(Bytes::copy_from_slice(data.as_bytes())).map(drop)
     }
 
-    /// Moves the clock to the replica's deadline, if that is to come, and tells it.
+    /// Lets time pass until the replica's deadline, if that is to come, and tells it.
     pub(crate) fn deadline(&mut self, id: usize) {
-        let now = self.now;
-        if let Some(raft) = self.raft(id)
-            && let Some(deadline) = raft.deadline()
-        {
-            let now = now.max(deadline);
-            raft.handle_deadline(now);
-            self.now = now;
+        if let Some(deadline) = self.raft(id).and_then(|raft| raft.deadline()) {
+            self.now = self.now.max(self.replica(id).clock.moment(deadline));
+            let now = self.time(id);
+            self.raft(id).expect("it has a deadline").handle_deadline(now);
         }
+    }
+
+    /// Forgets the log of a replica up to `index`, which its state machine holds durably.
+    pub(crate) fn compact(&mut self, id: usize, index: LogIndex) -> Result<(), CompactError> {
+        let raft = self.raft(id).expect("only a replica that is up is asked");
+        raft.compact(index)?;
+        let base = raft.base();
+        let replica = &mut self.replicas[id - 1];
+        // A snapshot that is still on its way to the disk takes the place of all that is there.
+        let there = replica.disk.entry(base.position.index).is_some_and(|entry| entry.position() == base.position);
+        if there && replica.writes.iter().all(|write| write.saved.base.is_none()) {
+            replica.disk.compact(base);
+        }
+        Ok(())
     }
 
     /// Ends a turn of a replica: polls it in the order its contract fixes, and checks.
@@ -254,6 +294,8 @@ impl Cluster {
         // Nobody listens where nothing was created.
         if self.replicas.get(packet.to() - 1).is_some_and(|replica| replica.exists) {
             self.network.push(packet);
+        } else {
+            self.unheard.push(packet);
         }
     }
 

@@ -2,7 +2,7 @@
 
 use crate::cluster::Replica;
 use crate::packet::Packet;
-use raftyard_raft::{Body, Entry, LogIndex, LogPosition, Raft, Role, Term};
+use raftyard_raft::{Body, ConfigurationEntry, Entry, EntryKind, LogIndex, LogPosition, Raft, Role, Term};
 use std::collections::HashMap;
 
 /// Remembers all that was ever seen of one group.
@@ -14,6 +14,8 @@ pub(crate) struct Invariants {
     entries: HashMap<LogPosition, (Entry, Term)>,
     /// What any replica ever knew to be committed.
     pub(crate) committed: Vec<Entry>,
+    /// The term in which that was first known, of each.
+    committed_in: Vec<Term>,
     applied: Vec<LogIndex>,
     seen: Vec<(Term, LogIndex)>,
 }
@@ -24,14 +26,10 @@ impl Invariants {
             leaders: HashMap::new(),
             entries: HashMap::new(),
             committed: Vec::new(),
+            committed_in: Vec::new(),
             applied: vec![LogIndex(0); replicas],
             seen: vec![(Term(0), LogIndex(0)); replicas],
         }
-    }
-
-    /// How many terms had a leader.
-    pub(crate) fn elections(&self) -> usize {
-        self.leaders.len()
     }
 
     /// A replica starts again: what was not on its disk, and its commit index, it may have forgotten.
@@ -47,12 +45,24 @@ impl Invariants {
         let kept = |entry: &Entry| raft.entry_term(entry.index) == Some(entry.term);
         let same = self.committed.iter().take_while(|entry| kept(entry)).count();
         self.committed.truncate(same);
+        self.committed_in.truncate(same);
+    }
+
+    /// A replica took an input, and may know of more that is committed. Looked at before its configuration can change
+    /// again, because what is committed is so by the one in force.
+    pub(crate) fn learn(&mut self, replicas: &[Replica], id: usize) {
+        if let Some(raft) = &replicas[id - 1].raft
+            && raft.commit().0 > self.committed.len() as u64
+        {
+            self.check_commit(replicas, raft);
+        }
     }
 
     /// Checks a replica after its turn.
     pub(crate) fn check(&mut self, replicas: &[Replica], id: usize) {
         let Replica { raft: Some(raft), disk, .. } = &replicas[id - 1] else { return };
         self.check_log(raft);
+        check_configuration(raft);
         self.check_commit(replicas, raft);
         assert!(raft.applied() <= raft.commit().min(raft.durable()), "{id} applied what is not committed and durable");
         // What the replica takes for durable is on its disk, entry by entry. A snapshot's base is still on its way there.
@@ -140,6 +150,7 @@ impl Invariants {
                 None => {
                     assert_eq!(entry.index.0, self.committed.len() as u64 + 1, "commits skip nothing");
                     self.committed.push(entry.clone());
+                    self.committed_in.push(raft.term());
                 }
             }
         }
@@ -151,13 +162,32 @@ impl Invariants {
         }
     }
 
-    /// One leader a term, and it has all that was committed before it (Raft paper, sections 5.2 and 5.4).
+    /// One leader a term, and it has all that was committed in earlier terms (Raft paper, sections 5.2 and 5.4). Not what a
+    /// later leader committed: an entry may be older than a leader that lacks it (Raft paper, figure 8).
     fn check_leader(&mut self, raft: &Raft, id: usize) {
         let first = *self.leaders.entry(raft.term()).or_insert(id);
         assert_eq!(first, id, "two replicas lead term {}", raft.term());
         let base = raft.base().position.index;
-        for entry in self.committed.iter().filter(|e| e.term < raft.term() && e.index > base) {
+        for (entry, known) in self.committed.iter().zip(&self.committed_in) {
+            if *known >= raft.term() || entry.index <= base {
+                continue;
+            }
             assert_eq!(raft.entry_term(entry.index), Some(entry.term), "leader {id} lacks what is committed");
+        }
+    }
+}
+
+/// A replica goes by the last configuration in its log, committed or not, and by none that isn't there.
+fn check_configuration(raft: &Raft) {
+    let (left, right) = raft.entries(LogIndex(1), raft.last().index);
+    let last = right.iter().rev().chain(left.iter().rev()).find(|entry| entry.kind == EntryKind::Configuration);
+    let index = raft.configuration_index();
+    match last {
+        None => assert!(index <= raft.base().position.index, "{index} brought no configuration"),
+        Some(last) => {
+            assert_eq!(index, last.index, "the last configuration of the log counts");
+            let held = ConfigurationEntry::decode(&last.data).expect("an honest entry");
+            assert_eq!(**raft.configuration(), held.configuration, "the one of entry {index} counts");
         }
     }
 }

@@ -238,7 +238,9 @@ fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Result<Vec<Stri
         "logs" => said = logs(cluster),
         "members" => said = membership(cluster),
         "network" => said = cluster.network.iter().map(Packet::describe).collect(),
-        "crash" => cluster.crash(number(words, 0)?, number(words, 1).unwrap_or(0)),
+        "crash" => {
+            cluster.crash(number(words, 0)?, number(words, 1).unwrap_or(0));
+        }
         "restart" => cluster.restart(number(words, 0)?, LogIndex(number(words, 1).unwrap_or(0))),
         "persist" => {
             let id = number(words, 0)?;
@@ -302,12 +304,8 @@ fn on_replica(cluster: &mut Cluster, name: &str, id: usize, words: &[&str]) -> R
             said.extend(raft.force_membership(now, learners).err().map(|error| format!("refused: {error}")));
         }
         "compact" => {
-            let compacted = raft.compact(LogIndex(number(words, 0)?));
-            let base = raft.base();
-            match compacted {
-                Ok(()) => cluster.replicas[id - 1].disk.compact(base),
-                Err(error) => said.push(format!("refused: {error}")),
-            }
+            let compacted = cluster.compact(id, LogIndex(number(words, 0)?));
+            said.extend(compacted.err().map(|error| format!("refused: {error}")));
         }
         _ => return Err("no such command".to_owned()),
     }
