@@ -63,7 +63,8 @@ impl Raft {
                 let answer = self.rejection(peer, last);
                 self.owe(answer);
             }
-            Body::Heartbeat { sent, .. } => self.owe(Answer::Heartbeat { to: peer, sent }),
+            // It names no heartbeat: one that leads this term by now would take it for the answer to one of its own.
+            Body::Heartbeat { .. } => self.owe(Answer::Heartbeat { to: peer, sent: Instant(0) }),
             // Late answers to questions nobody asks any more.
             _ => {}
         }
