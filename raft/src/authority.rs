@@ -43,7 +43,7 @@ impl Raft {
     /// Whether this replica stands by a leader, perhaps itself, so that no vote request moves it.
     pub(crate) fn is_loyal(&self, now: Instant) -> bool {
         match self.state {
-            State::Leader(_) => now < self.confirmed().after(self.settings.election_timeout_min),
+            State::Leader(_) => self.is_alone() || now < self.confirmed().after(self.settings.election_timeout_min),
             _ => now < self.promise,
         }
     }
@@ -58,7 +58,7 @@ impl Raft {
         let promised = self.agreed_round(Progress::promised);
         // A round's name may be later than the moment it was sent: a lease counts from the moment.
         let latest = Instant(now.0.saturating_add(leadership.names_ahead));
-        self.is_alone() || latest < promised.after(self.settings.lease())
+        self.is_alone() || (promised > Instant(0) && latest < promised.after(self.settings.lease()))
     }
 
     /// Looks whether a majority has acknowledged anything for an election time-out, and whether anything is committed.
