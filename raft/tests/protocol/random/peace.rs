@@ -20,13 +20,16 @@ pub(crate) fn peace(s: &mut Schedule, seed: u64) -> u32 {
             s.cluster.restart(id, LogIndex(0));
         }
     }
-    let mut agreed = None;
+    let (mut agreed, mut before) = (None, None);
     for round in 0..ROUNDS_MAX {
         calm(s);
-        if let Some(leader) = leader_of_all(&s.cluster) {
-            agreed = Some((round, leader));
+        // A leader that was left alone for long may have to stop now, though everybody agrees with it.
+        let leader = leader_of_all(&s.cluster);
+        if leader.is_some() && leader == before {
+            agreed = leader.map(|leader| (round, leader));
             break;
         }
+        before = leader;
         pass(s);
     }
     let Some((rounds, leader)) = agreed else {
@@ -70,6 +73,7 @@ fn calm(s: &mut Schedule) {
     settle(&mut s.cluster);
     s.hear_failures();
     s.check_reads();
+    s.tell();
 }
 
 /// Time passes; who leads beats, and whose time has run out is told.
@@ -83,6 +87,7 @@ fn pass(s: &mut Schedule) {
             s.cluster.turn(id);
         }
     }
+    s.tell();
 }
 
 /// The leader, if all members agree with it on everything.
@@ -93,7 +98,8 @@ fn leader_of_all(cluster: &Cluster) -> Option<(usize, raftyard_raft::Term)> {
     };
     let leader = cluster.replica(id).raft.as_ref()?;
     let configuration = leader.configuration();
-    let done = leader.last().index == leader.commit() && leader.commit() == leader.applied();
+    let settled = leader.last().index == leader.commit() && leader.commit() == leader.applied();
+    let done = settled && leader.transferee().is_none();
     let all = configuration.members().iter().all(|member| {
         let raft = cluster.replica(member.replica.0 as usize).raft.as_ref();
         raft.is_some_and(|raft| {

@@ -119,7 +119,7 @@ impl Schedule {
     }
 
     /// Prints what happened, if that is wanted.
-    fn tell(&mut self) {
+    pub(crate) fn tell(&mut self) {
         for line in self.cluster.trace.iter_mut().flat_map(std::mem::take) {
             println!("{} {} {line}", self.step, self.cluster.now.0);
         }
@@ -311,6 +311,7 @@ impl Schedule {
         let sent = self.cluster.network.len();
         self.touch(id, |cluster| cluster.turn(id));
         for packet in self.cluster.network.split_off(sent) {
+            self.watch.sent(&packet);
             self.totals.add(Event::SnapshotSent, usize::from(matches!(packet.message().body, Body::Snapshot { .. })));
             if self.cluster.network.len() < NETWORK_MAX {
                 self.cluster.network.push(packet);
