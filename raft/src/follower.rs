@@ -7,6 +7,7 @@ use crate::message::{Body, Entries};
 use crate::output::Answer;
 use crate::raft::Raft;
 use crate::types::{EntryKind, Instant, LogIndex, LogPosition, Member};
+use alloc::sync::Arc;
 
 impl Raft {
     /// Takes entries if the log has what is before them, and says where the logs can agree if not (Raft paper, section
@@ -29,9 +30,9 @@ impl Raft {
         }
         let count = (entries.0.len() + entries.1.len()) as u64;
         let matched = LogIndex(previous.index.0 + count);
-        let members = self.configuration_index;
+        let members = Arc::clone(&self.configuration);
         self.take(entries);
-        if self.configuration_index != members {
+        if !Arc::ptr_eq(&members, &self.configuration) {
             // It may have got a vote, or lost it.
             self.reset_deadline(now);
         }
