@@ -51,6 +51,10 @@ impl Raft {
         if self.term == Term::MAX {
             return Err(CampaignError::LastTerm);
         }
+        if self.is_forced() {
+            // An operator made it a candidate that needs nobody but its disk.
+            return Ok(());
+        }
         self.state = State::PreCandidate;
         self.forget_leader();
         self.ask_everybody();
@@ -113,9 +117,10 @@ impl Raft {
     /// This replica was removed from the group and missed it: it stays quiet, until a leader speaks to it after all.
     /// Only a later configuration than its own can know, or its own, if that is what removed it.
     pub(crate) fn handle_not_member(&mut self, index: LogIndex) {
-        let leads = matches!(self.state, State::Leader(_));
+        // Who got as far as a candidacy has the word of a majority that it is one, or an operator's.
+        let waits = matches!(self.state, State::Follower | State::PreCandidate);
         let knows = index > self.configuration_index || (index == self.configuration_index && self.seat.is_none());
-        if knows && self.leader == NOBODY && !leads {
+        if knows && self.leader == NOBODY && waits {
             self.flags.quiet = true;
             self.state = State::Follower;
             self.requests = 0;
@@ -161,7 +166,7 @@ impl Raft {
 
     /// This candidate's own vote is durable.
     pub(crate) fn count_own_vote(&mut self) {
-        if self.rare.as_ref().is_some_and(|rare| rare.forced.is_some()) {
+        if self.is_forced() {
             return self.become_leader();
         }
         self.count_vote(self.replica);
@@ -245,6 +250,10 @@ impl Raft {
         let votes = |configuration: &Configuration| configuration.is_voter(self.replica);
         let pending = self.configuration_index > self.commit;
         votes(&self.configuration) || (pending && self.former().is_some_and(|(_, former)| votes(former)))
+    }
+
+    fn is_forced(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.forced.is_some())
     }
 
     fn may_vote_for(&self, candidate: ReplicaId) -> bool {
