@@ -5,7 +5,7 @@ use super::events::Event;
 use super::schedule::{REPLICAS, Schedule};
 use crate::cluster::member;
 use bytes::Bytes;
-use raftyard_raft::{CompactError, LogIndex, MemberChange, Raft, ReplicaId, Role};
+use raftyard_raft::{CompactError, Configuration, LogIndex, Member, MemberChange, Raft, ReplicaId, Role};
 use std::fmt::Write as _;
 
 /// One thing happens; mostly the replica is polled then, sometimes more happens in the same turn.
@@ -144,30 +144,12 @@ pub(crate) fn restart(s: &mut Schedule, id: usize, applied: LogIndex) {
 /// The leader is asked for one change of members, or several at once.
 fn change(s: &mut Schedule) {
     let Some(id) = s.leader() else { return };
-    // What is committed by the configuration in force is told before another is.
     s.turn(id);
     let Some(raft) = s.raft(id) else { return };
-    let (configuration, before) = (raft.configuration().clone(), raft.configuration_index());
-    let allowed = raft.configuration_index() <= raft.commit()
-        && !configuration.is_joint()
-        && raft.entry_term(raft.commit()) == Some(raft.term());
-    let mut changes = Vec::new();
-    let mut next = configuration.highest_replica().0 as usize + 1 + s.dice.below(4) / 3;
-    for _ in 0..[1, 1, 1, 2, 2, 3, 4][s.dice.below(7)] {
-        let members = configuration.members();
-        let old = members[s.dice.below(members.len())].replica;
-        changes.push(match s.dice.below(9) {
-            0..3 if next <= REPLICAS => MemberChange::AddVoter(member(next)),
-            3..5 if next <= REPLICAS => MemberChange::AddLearner(member(next)),
-            5 if configuration.learners().count() > 0 => {
-                let learners: Vec<_> = configuration.learners().collect();
-                MemberChange::Promote(learners[s.dice.below(learners.len())].replica)
-            }
-            6 => MemberChange::Demote(old),
-            _ => MemberChange::Remove(old),
-        });
-        next += 1;
-    }
+    let (configuration, before, term) = (raft.configuration().clone(), raft.configuration_index(), raft.term());
+    let settled = before <= raft.commit() && !configuration.is_joint();
+    let allowed = settled && raft.entry_term(raft.commit()) == Some(term);
+    let changes = changes(s, &configuration);
     let changed = s.touch(id, |cluster| {
         let raft = cluster.raft(id).expect("it leads");
         raft.change_membership(&changes, Bytes::from_static(b"why"))
@@ -177,24 +159,46 @@ fn change(s: &mut Schedule) {
         return;
     }
     assert!(allowed, "{id} changes the members before the change of {before} is settled, or in ignorance");
-    let raft = s.raft(id).expect("it leads");
-    let joint = raft.configuration().is_joint() || s.cluster.invariants.committed.len() as u64 >= raft.last().index.0;
-    s.totals.add(Event::ChangedJointly, usize::from(joint && changes.len() > 1));
+    let joint = s.raft(id).is_some_and(|raft| raft.configuration().is_joint());
+    s.totals.add(Event::ChangedJointly, usize::from(joint));
     for change in &changes {
-        let created = |id: u64| s.cluster.replica(id as usize).exists;
-        let event = match change {
-            MemberChange::AddLearner(_) => Event::LearnerAdded,
-            MemberChange::Promote(_) => Event::Promoted,
-            MemberChange::Demote(_) => Event::Demoted,
-            MemberChange::Remove(replica) if !created(replica.0) => Event::RemovedBeforeCreated,
-            MemberChange::Remove(_) => Event::Removed,
-            MemberChange::AddVoter(_) => continue,
-        };
-        s.totals.add(event, 1);
+        count_change(s, change);
     }
     if s.dice.below(4) > 0 {
         s.turn(id);
     }
+}
+
+/// Some that are possible, and some that are not. New replicas may leave ids out, but none comes twice.
+fn changes(s: &mut Schedule, configuration: &Configuration) -> Vec<MemberChange> {
+    let mut next = configuration.highest_replica().0 as usize + s.dice.below(4) / 3;
+    let count = [1, 1, 1, 2, 2, 3, 4][s.dice.below(7)];
+    let learners: Vec<Member> = configuration.learners().collect();
+    let members = configuration.members();
+    let change = |_| {
+        next += 1;
+        let old = members[s.dice.below(members.len())].replica;
+        match s.dice.below(9) {
+            0..3 if next <= REPLICAS => MemberChange::AddVoter(member(next)),
+            3..5 if next <= REPLICAS => MemberChange::AddLearner(member(next)),
+            5 if !learners.is_empty() => MemberChange::Promote(learners[s.dice.below(learners.len())].replica),
+            5 | 6 => MemberChange::Demote(old),
+            _ => MemberChange::Remove(old),
+        }
+    };
+    (0..count).map(change).collect()
+}
+
+fn count_change(s: &mut Schedule, change: &MemberChange) {
+    let event = match change {
+        MemberChange::AddVoter(_) => Event::VoterAdded,
+        MemberChange::AddLearner(_) => Event::LearnerAdded,
+        MemberChange::Promote(_) => Event::Promoted,
+        MemberChange::Demote(_) => Event::Demoted,
+        MemberChange::Remove(replica) if !s.cluster.replica(replica.0 as usize).exists => Event::RemovedBeforeCreated,
+        MemberChange::Remove(_) => Event::Removed,
+    };
+    s.totals.add(event, 1);
 }
 
 /// A replica is created, before or after the group gets to know it, or never was wanted.

@@ -16,7 +16,7 @@ macro_rules! events {
 
 events! {
     Elected, Committed, Crashed, WriteLost, AppliedKept, Lost, Doubled, Late, Parted, Paused, Campaigned,
-    Joined, Changed, ChangedJointly, ChangeReverted, JointLeft, LearnerAdded, Promoted, Demoted, Removed,
+    Joined, Changed, ChangedJointly, ChangeReverted, JointLeft, VoterAdded, LearnerAdded, Promoted, Demoted, Removed,
     RemovedBeforeCreated, LeaderRemoved, RemovedCampaigned, ToldNotMember, StrangerVoted, ChangeRefused,
     TransferBegun, TransferWon, TransferGivenUp, TimeoutNowDoubled,
     ReadOnLeader, ReadOnFollower, ReadLost, LeaseRead, LeaseRefused, RestartedWithPromise, ForgotPromise,

@@ -5,7 +5,7 @@ use super::reads::{self, Reads};
 use super::watch::Watch;
 use super::{Dice, acts};
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Disk, member, settings};
+use crate::cluster::{Cluster, Disk, member};
 use crate::packet::Packet;
 use raftyard_raft::{
     Body, Configuration, Instant, LogIndex, LogPosition, Message, Raft, ReplicaId, Role, Settings, Term,
@@ -71,7 +71,6 @@ impl Schedule {
             uncommitted_bytes_max: 1_000,
             leases: dice.below(2) == 0,
             clock_drift_max_ppm: [1_000, 50_000, 200_000][dice.below(3)],
-            ..settings()
         };
         // A thousandth within the bound, for what is lost in whole nanoseconds.
         let drift = i64::from(settings.clock_drift_max_ppm) - 999;
