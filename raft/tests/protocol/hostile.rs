@@ -1,12 +1,12 @@
 //! Messages that no correct replica sends: whatever a peer says, a replica never panics, and what it refuses changes
 //! nothing.
 
-use crate::cluster::{Cluster, GROUP, fresh, settings};
+use crate::cluster::{Cluster, Disk, GROUP, fresh, settings};
 use crate::random::{Dice, settle};
 use bytes::Bytes;
 use raftyard_raft::{
     Body, Configuration, ConfigurationEntry, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, Member,
-    MemberChange, Message, MessageError, NodeId, Raft, ReplicaId, Role, Sender, Term,
+    MemberChange, Message, MessageError, NodeId, Raft, ReadTicket, Receipt, ReplicaId, Role, Sender, Settings, Term,
 };
 
 /// A number that is likely to hurt: near what the replica holds, or at an end of the range.
@@ -109,70 +109,140 @@ fn fingerprint(raft: &Raft) -> String {
     format!("{raft:?}")
 }
 
+/// What a replica may be when garbage arrives: also one that knows nobody yet.
+fn start(seed: u64) -> Cluster {
+    let mut disks = fresh(3);
+    if seed.is_multiple_of(5) {
+        disks[0] = Some(Disk::fresh(Configuration::joining()));
+    }
+    let leases = seed.is_multiple_of(2);
+    Cluster::new(disks, Settings { leases, ..settings() }, seed)
+}
+
+/// Names the kind of a message, as a row of a table.
+fn kind(body: &Body<'_>) -> usize {
+    match body {
+        Body::PreVote { .. } => 0,
+        Body::PreVoteAnswer { .. } => 1,
+        Body::Vote { .. } => 2,
+        Body::VoteAnswer { .. } => 3,
+        Body::Append { .. } => 4,
+        Body::AppendAccepted { .. } => 5,
+        Body::AppendRejected { .. } => 6,
+        Body::Heartbeat { .. } => 7,
+        Body::HeartbeatAnswer { .. } => 8,
+        Body::TimeoutNow { .. } => 9,
+        Body::NotMember { .. } => 10,
+        Body::ReadRequest { .. } => 11,
+        Body::ReadAnswer { .. } => 12,
+        Body::Snapshot { .. } => 13,
+    }
+}
+const KINDS: usize = 14;
+
+/// Something that the replica's own node does to it.
+fn command(dice: &mut Dice, raft: &mut Raft, now: Instant, tickets: &mut Vec<ReadTicket>) {
+    let peer = ReplicaId(1 + dice.below(4) as u64);
+    match dice.below(20) {
+        0 => raft.beat(now),
+        1 | 2 => elect(raft, now),
+        3 => drop(raft.propose(Bytes::from_static(b"mine"))),
+        4 => tickets.extend(raft.read_index(now)),
+        5 => drop(raft.transfer_leadership(now, peer)),
+        6 => {
+            let member = Member { replica: ReplicaId(number(dice)), node: NodeId(number(dice)) };
+            let replica = member.replica;
+            let changes = [
+                MemberChange::AddVoter(member),
+                MemberChange::AddLearner(member),
+                MemberChange::Remove(replica),
+                MemberChange::Promote(replica),
+                MemberChange::Demote(replica),
+            ];
+            let first = dice.below(5);
+            let _ = raft.change_membership(&changes[first..(first + 1 + dice.below(2)).min(5)], Bytes::new());
+        }
+        7 => drop(raft.compact(index(dice))),
+        8 => raft.handle_deadline(now),
+        9 => drop(raft.campaign(now)),
+        10 => drop(raft.campaign(now.max(raft.promise()))),
+        11 => raft.handle_snapshot_failed(peer),
+        12 => raft.handle_unreachable(peer),
+        13 => raft.handle_reachable(peer),
+        14 => raft.set_priority(dice.below(3) as u8),
+        15 if dice.below(4) == 0 => {
+            let learner = Member { replica: ReplicaId(number(dice)), node: NodeId(number(dice)) };
+            let _ = raft.force_membership(now, vec![learner; dice.below(3)]);
+        }
+        16 if dice.below(4) == 0 => raft.step_down(now),
+        _ => {}
+    }
+    let _ = raft.lease_read(now);
+    for ticket in &*tickets {
+        let _ = raft.read_state(ticket);
+    }
+    tickets.truncate(4);
+}
+
+/// Polls a replica as its contract says. Its disk is quick, or slow up to 3.
+fn turn(dice: &mut Dice, raft: &mut Raft, receipts: &mut Vec<Receipt>, slow: usize) {
+    while let Some(persist) = raft.poll_persist(1 + dice.below(1_000)) {
+        receipts.push(persist.receipt);
+    }
+    if dice.below(4) >= slow {
+        for receipt in receipts.drain(..) {
+            raft.handle_persisted(receipt);
+        }
+    }
+    for _ in 0..200 {
+        if raft.poll_message().is_none() {
+            break;
+        }
+    }
+    while raft.poll_committed(100).is_some() {}
+}
+
+/// `RAFTYARD_HOSTILE=n` sends garbage to so many replicas.
 #[test]
 fn garbage_never_panics_and_what_is_refused_changes_nothing() {
-    let (mut refused, mut led) = (0, 0);
-    for seed in 1..400 {
+    let replicas = std::env::var("RAFTYARD_HOSTILE").map_or(500, |n| n.parse().expect("a number"));
+    let mut refused = 0;
+    // What was taken, by kind of message and by role.
+    let mut taken = [[0u32; 4]; KINDS];
+    for seed in 1..=replicas {
         let mut dice = Dice(seed);
-        let mut cluster = Cluster::new(fresh(3), settings(), seed);
+        let mut cluster = start(seed);
         let mut now = cluster.now;
         let raft = cluster.raft(1).unwrap();
+        let (mut tickets, mut receipts) = (Vec::new(), Vec::new());
         for _ in 0..200 {
             let previous = position(&mut dice, raft);
             let entries = entries(&mut dice, previous);
             // Mostly the term the replica is in or asks about, so that it gets to lead and to follow.
             let term = match dice.below(60) {
                 0 => Term(number(&mut dice)),
-                1..16 => Term(raft.term().0 + 1),
+                1..16 => Term(raft.term().0.wrapping_add(1)),
                 _ => raft.term(),
             };
             let to = ReplicaId(1 + u64::from(dice.below(20) == 0));
             let group = if dice.below(20) == 0 { GroupId(1) } else { GROUP };
             let from = ReplicaId([2, 3, dice.below(5)][dice.below(3)] as u64);
             let message = Message { group, from, to, term, body: body(&mut dice, raft, previous, &entries) };
-            let before = fingerprint(raft);
+            let (before, role) = (fingerprint(raft), raft.role());
             if raft.handle_message(now, sender(from.0), message).is_err() {
                 refused += 1;
                 assert_eq!(before, fingerprint(raft), "refused, but not without effect: {message:?}");
+            } else {
+                taken[kind(&message.body)][role as usize] += 1;
             }
-            match dice.below(16) {
-                0 => raft.beat(now),
-                1 | 2 => elect(raft, now),
-                3 => drop(raft.propose(Bytes::from_static(b"mine"))),
-                4 => drop(raft.read_index(now)),
-                5 => drop(raft.transfer_leadership(now, ReplicaId(2 + dice.below(3) as u64))),
-                6 => {
-                    let member = Member { replica: ReplicaId(number(&mut dice)), node: NodeId(number(&mut dice)) };
-                    let change = [
-                        MemberChange::AddVoter(member),
-                        MemberChange::AddLearner(member),
-                        MemberChange::Remove(member.replica),
-                    ][dice.below(3)];
-                    let _ = raft.change_membership(&[change], Bytes::new());
-                }
-                7 => drop(raft.compact(index(&mut dice))),
-                8 => raft.handle_deadline(now),
-                9 => now.0 += dice.below(90) as u64,
-                _ => {}
-            }
-            while let Some(persist) = raft.poll_persist(1 + dice.below(1_000)) {
-                let receipt = persist.receipt;
-                raft.handle_persisted(receipt);
-            }
-            for _ in 0..50 {
-                if raft.poll_message().is_none() {
-                    break;
-                }
-            }
-            while raft.poll_committed(100).is_some() {}
-            led += usize::from(raft.role() == Role::Leader);
+            command(&mut dice, raft, now, &mut tickets);
+            turn(&mut dice, raft, &mut receipts, seed as usize % 4);
+            now.0 += [0, 0, 0, dice.below(90) as u64][dice.below(4)];
         }
     }
-    println!("{refused} refused, {led} while leading");
-    assert!(
-        refused > 10_000 && led > 1_000,
-        "the garbage must reach all roles: {refused} refused, {led} while leading"
-    );
+    println!("{refused} refused; taken, by kind, as follower, pre-candidate, candidate, leader: {taken:?}");
+    assert!(refused > 10 * replicas, "only {refused} refused");
+    assert!(taken.iter().flatten().all(|count| *count > 0), "garbage of every kind must reach every role: {taken:?}");
 }
 
 /// A leader whose three replicas hold one command.

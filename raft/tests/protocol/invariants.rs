@@ -2,7 +2,9 @@
 
 use crate::cluster::Replica;
 use crate::packet::Packet;
-use raftyard_raft::{Body, ConfigurationEntry, Entry, EntryKind, LogIndex, LogPosition, Raft, Role, Term};
+use raftyard_raft::{
+    Body, Configuration, ConfigurationEntry, Entry, EntryKind, LogIndex, LogPosition, Raft, Role, Term,
+};
 use std::collections::HashMap;
 
 /// Remembers all that was ever seen of one group.
@@ -30,6 +32,12 @@ impl Invariants {
             applied: vec![LogIndex(0); replicas],
             seen: vec![(Term(0), LogIndex(0)); replicas],
         }
+    }
+
+    /// The last members that are known to be committed, unless they are the initial ones.
+    pub(crate) fn committed_members(&self) -> Option<Configuration> {
+        let last = self.committed.iter().rfind(|entry| entry.kind == EntryKind::Configuration)?;
+        Some(ConfigurationEntry::decode(&last.data).expect("an honest entry").configuration)
     }
 
     /// A replica starts again: what was not on its disk, and its commit index, it may have forgotten.

@@ -9,6 +9,7 @@ mod acts;
 mod ambush;
 mod events;
 mod peace;
+mod promises;
 mod reads;
 mod schedule;
 mod watch;

@@ -1,6 +1,7 @@
 //! One schedule: a group, what hinders it, and what is watched while something happens to it.
 
 use super::events::{Event, Totals};
+use super::promises::Promises;
 use super::reads::{self, Reads};
 use super::watch::Watch;
 use super::{Dice, acts};
@@ -26,6 +27,7 @@ pub(crate) struct Schedule {
     pub(crate) totals: Totals,
     pub(crate) reads: Reads,
     pub(crate) watch: Watch,
+    promises: Promises,
     pub(crate) step: u32,
     /// From 0, nearly quiet, to 11.
     pub(crate) nastiness: usize,
@@ -46,10 +48,13 @@ pub(crate) struct Schedule {
 }
 
 /// What can be seen of a replica.
-#[derive(Clone)]
-struct View {
-    role: Role,
-    term: Term,
+#[derive(Clone, Debug)]
+pub(crate) struct View {
+    pub(crate) role: Role,
+    pub(crate) term: Term,
+    pub(crate) vote: Option<ReplicaId>,
+    pub(crate) leader: Option<ReplicaId>,
+    pub(crate) promise: Instant,
     commit: LogIndex,
     base: LogPosition,
     configuration: Arc<Configuration>,
@@ -96,6 +101,7 @@ impl Schedule {
             totals: Totals::new(),
             reads: Reads::default(),
             watch: Watch::new(REPLICAS),
+            promises: Promises::default(),
             step: 0,
             paused: [0; REPLICAS + 1],
             side: (0, 0),
@@ -242,6 +248,7 @@ impl Schedule {
         let keeps = self.settings.leases && self.cluster.replica(from).keeps_promises;
         let raft = self.cluster.replica(to).raft.as_ref().expect("it took a message");
         self.watch.delivered(packet, raft, keeps);
+        self.promises.delivered(packet, &before, raft, self.cluster.time(to));
         let deposed = before.role == Role::Leader && raft.role() != Role::Leader;
         let stranger = before.configuration.seat(message.from).is_none();
         let votes = matches!(message.body, Body::Vote { .. } | Body::PreVote { .. });
@@ -269,6 +276,9 @@ impl Schedule {
                 self.told |= 1 << to;
                 let quiet = raft.deadline().is_none() && raft.configuration().is_voter(raft.replica());
                 self.totals.add(Event::ToldNotMember, usize::from(quiet));
+                let seat =
+                    self.cluster.invariants.committed_members().is_some_and(|c| c.seat(raft.replica()).is_some());
+                assert!(!quiet || !seat, "{to} is quiet, as if it was no member");
             }
             Body::PreVote { .. } => {
                 let stands_up =
@@ -311,6 +321,7 @@ impl Schedule {
         self.touch(id, |cluster| cluster.turn(id));
         for packet in self.cluster.network.split_off(sent) {
             self.watch.sent(&packet);
+            self.promises.sent(&packet);
             self.totals.add(Event::SnapshotSent, usize::from(matches!(packet.message().body, Body::Snapshot { .. })));
             if self.cluster.network.len() < NETWORK_MAX {
                 self.cluster.network.push(packet);
@@ -338,6 +349,7 @@ impl Schedule {
         let before = self.view(id);
         let result = act(&mut self.cluster);
         if let (Some(before), Some(after)) = (before, self.view(id)) {
+            Promises::changed(&before, &after, self.cluster.time(id));
             let elected = before.role != Role::Leader && after.role == Role::Leader;
             self.totals.add(Event::Elected, usize::from(elected));
             self.totals.add(Event::TransferWon, usize::from(elected && self.transfers.contains(&after.term)));
@@ -365,6 +377,9 @@ impl Schedule {
         self.raft(id).map(|raft| View {
             role: raft.role(),
             term: raft.term(),
+            vote: raft.vote(),
+            leader: raft.leader().map(|leader| leader.replica),
+            promise: raft.promise(),
             commit: raft.commit(),
             base: raft.base().position,
             configuration: raft.configuration().clone(),
