@@ -236,6 +236,13 @@ impl Configuration {
     /// # Errors
     /// Says which rule of the invariant the members break.
     pub(crate) fn forced(&self, voter: Member, learners: Vec<Member>) -> Result<Configuration, ConfigurationError> {
+        let highest = self.highest;
+        // Members stay; others are new, and their ids must be.
+        if let Some(used) =
+            learners.iter().find(|m| m.replica.0 != 0 && m.replica <= highest && !self.members.contains(m))
+        {
+            return Err(ConfigurationError::ReplicaIdUsed { replica: used.replica, highest });
+        }
         let all = core::iter::once((voter, true)).chain(learners.into_iter().map(|learner| (learner, false)));
         Configuration::assemble(all.collect(), &[], self.highest)
     }
@@ -471,6 +478,20 @@ mod tests {
         let again = two.changed(&[MemberChange::AddVoter(member(3))]);
         let (replica, highest) = (ReplicaId(3), ReplicaId(3));
         assert_eq!(again, Err(ConfigurationError::ReplicaIdUsed { replica, highest }));
+    }
+
+    #[test]
+    fn an_operator_forces_no_id_that_was_used_before() {
+        let two = trio().changed(&[MemberChange::Remove(ReplicaId(3))]).expect("two stay");
+        let forced = two.forced(member(1), vec![member(2), member(4)]).expect("one stays, one is new");
+        assert_eq!((ids(forced.voters()), ids(forced.learners())), (vec![1], vec![2, 4]));
+        let highest = ReplicaId(3);
+        let moved = Member { replica: ReplicaId(2), node: NodeId(9) };
+        for used in [member(3), moved] {
+            let replica = used.replica;
+            let error = ConfigurationError::ReplicaIdUsed { replica, highest };
+            assert_eq!(two.forced(member(1), vec![used]), Err(error), "{used:?}");
+        }
     }
 
     #[test]
