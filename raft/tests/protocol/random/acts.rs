@@ -296,9 +296,7 @@ pub(crate) fn flush(s: &mut Schedule, rounds: usize) {
             while s.is_awake(id) && s.cluster.writes(id) > 0 {
                 s.persisted(id);
             }
-            if s.is_awake(id) && s.raft(id).is_some() {
-                s.turn(id);
-            }
+            s.turn_if_up(id);
         }
     }
 }

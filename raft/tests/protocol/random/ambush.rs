@@ -58,6 +58,14 @@ pub(crate) fn ambush(s: &mut Schedule) {
             s.turn(rival);
             flush(s, 2);
             s.check();
+            // Who stayed behind knows nothing of that, and must not answer readers as if nothing was.
+            let side = s.side.0;
+            for id in s.cluster.ids().filter(|id| side & (1 << id) != 0) {
+                s.reads.begin(&mut s.cluster, id);
+                s.turn_if_up(id);
+            }
+            flush(s, 2);
+            s.check();
             break;
         }
     }

@@ -258,6 +258,7 @@ impl Schedule {
             self.transfers.insert(message.term);
         }
         self.totals.add(Event::StrangerVoted, usize::from(stranger && votes));
+        self.check_stop(to, &before);
         self.count_delivery(to, &message, &before);
     }
 
@@ -292,9 +293,17 @@ impl Schedule {
 
     /// The oldest write of a replica completes.
     pub(crate) fn persisted(&mut self, id: usize) {
-        if self.raft(id).is_some() {
+        if let Some(before) = self.view(id) {
             self.touch(id, |cluster| cluster.persisted(id));
+            self.check_stop(id, &before);
         }
+    }
+
+    /// A leader that stops in its own term, by an answer or a write, has committed its own removal.
+    fn check_stop(&self, id: usize, before: &View) {
+        let raft = self.raft(id).expect("something happened to it");
+        let stops = before.role == Role::Leader && raft.role() != Role::Leader && raft.term() == before.term;
+        assert!(!stops || raft.configuration_index() <= raft.commit(), "{id} leads no more, before it is removed");
     }
 
     /// A replica is told the time, as it takes it.
@@ -313,6 +322,12 @@ impl Schedule {
         let campaigns = raft.role() == Role::PreCandidate && before.role == Role::Follower;
         self.totals.add(Event::RemovedCampaigned, usize::from(campaigns && self.was_removed(id)));
         self.turn(id);
+    }
+
+    pub(crate) fn turn_if_up(&mut self, id: usize) {
+        if self.raft(id).is_some() && self.is_awake(id) {
+            self.turn(id);
+        }
     }
 
     /// Polls a replica, and follows what leaves it.
