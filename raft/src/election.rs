@@ -87,11 +87,6 @@ impl Raft {
     /// vote. While it hears a leader it says no, so that a replica that was cut off can't disturb a group that works;
     /// one that was removed is told so.
     pub(crate) fn handle_pre_vote(&mut self, now: Instant, peer: Member, term: Term, last: LogPosition, priority: u8) {
-        let (committed, index) = self.committed_configuration();
-        let knows = |c: &Configuration| c.seat(peer.replica).is_some();
-        if index.0 > 0 && !knows(committed) && !knows(&self.configuration) {
-            return self.owe(Answer::NotMember { to: peer, index });
-        }
         let leads = matches!(self.state, State::Leader(_));
         let could = term > self.term || (term == self.term && self.may_vote_for(peer.replica));
         let mut granted = could && now >= self.promise && !leads && last.at_least_as_new_as(self.log.last());
@@ -100,8 +95,21 @@ impl Raft {
             // Whoever refuses for being the better one has to stand up.
             self.deadline = self.deadline.min(now);
         }
-        let term = if granted { term } else { self.term };
-        self.owe(Answer::PreVote { to: peer, granted, term });
+        let answered = if granted { term } else { self.term };
+        self.owe(Answer::PreVote { to: peer, granted, term: answered });
+        if !granted {
+            self.tell_stranger(peer);
+        }
+    }
+
+    /// Tells who is no member that it is none, as far as this replica knows. It may know less: so this is said beside a
+    /// refusal, never in the place of a vote that a new member needs.
+    fn tell_stranger(&mut self, peer: Member) {
+        let (committed, index) = self.committed_configuration();
+        let knows = |c: &Configuration| c.seat(peer.replica).is_some();
+        if index.0 > 0 && !knows(committed) && !knows(&self.configuration) {
+            self.owe(Answer::NotMember { to: peer, index });
+        }
     }
 
     pub(crate) fn handle_pre_vote_granted(&mut self, now: Instant, peer: Member, term: Term) {

@@ -91,7 +91,7 @@ pub enum Body<'a> {
         /// The leader's last index; a receiver that lacks it doesn't campaign.
         last: LogIndex,
     },
-    /// Answer to the pre-vote of a replica that was removed from the group.
+    /// Told beside the refusal of a pre-vote to a replica that was removed from the group.
     NotMember {
         /// Index of a committed configuration without it.
         index: LogIndex,
