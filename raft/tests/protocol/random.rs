@@ -12,6 +12,7 @@ mod peace;
 mod promises;
 mod reads;
 mod schedule;
+mod view;
 mod watch;
 
 use crate::cluster::Cluster;

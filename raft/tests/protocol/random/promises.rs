@@ -1,7 +1,8 @@
 //! Who promised a leader not to elect another keeps that, by its own clock: no vote, no pre-vote, no campaign. A vote that
 //! the leader itself asked for is excepted.
 
-use super::schedule::{REPLICAS, View};
+use super::schedule::REPLICAS;
+use super::view::View;
 use crate::packet::Packet;
 use raftyard_raft::{Body, Instant, Raft, Role};
 

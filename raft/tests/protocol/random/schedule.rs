@@ -3,16 +3,14 @@
 use super::events::{Event, Totals};
 use super::promises::Promises;
 use super::reads::{self, Reads};
+use super::view::View;
 use super::watch::Watch;
 use super::{Dice, acts};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Disk, member};
 use crate::packet::Packet;
-use raftyard_raft::{
-    Body, Configuration, Instant, LogIndex, LogPosition, Message, Raft, ReplicaId, Role, Settings, Term,
-};
+use raftyard_raft::{Body, Configuration, Instant, Message, Raft, ReplicaId, Role, Settings, Term};
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::time::Duration;
 
 /// Most replicas a group ever has; replica n lives on node n, and no id comes twice.
@@ -45,21 +43,6 @@ pub(crate) struct Schedule {
     pub(crate) told: u32,
     /// Terms in which the leader asked for the election.
     transfers: HashSet<Term>,
-}
-
-/// What can be seen of a replica.
-#[derive(Clone, Debug)]
-pub(crate) struct View {
-    pub(crate) role: Role,
-    pub(crate) term: Term,
-    pub(crate) vote: Option<ReplicaId>,
-    pub(crate) leader: Option<ReplicaId>,
-    pub(crate) promise: Instant,
-    commit: LogIndex,
-    base: LogPosition,
-    configuration: Arc<Configuration>,
-    configuration_index: LogIndex,
-    transferee: Option<ReplicaId>,
 }
 
 impl Schedule {
@@ -389,18 +372,7 @@ impl Schedule {
     }
 
     fn view(&self, id: usize) -> Option<View> {
-        self.raft(id).map(|raft| View {
-            role: raft.role(),
-            term: raft.term(),
-            vote: raft.vote(),
-            leader: raft.leader().map(|leader| leader.replica),
-            promise: raft.promise(),
-            commit: raft.commit(),
-            base: raft.base().position,
-            configuration: raft.configuration().clone(),
-            configuration_index: raft.configuration_index(),
-            transferee: raft.transferee(),
-        })
+        self.raft(id).map(View::of)
     }
 
     /// Lets true time pass until a replica shows `shown`.
