@@ -263,3 +263,25 @@ impl Asking {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_of_another_conversation_is_lost_or_served_but_never_waits() {
+        let fresh = Asking { id: u64::MAX - 1, open: false, owed: false, sent: false, more: false, answer: None };
+        let mut asking = fresh;
+        let first = asking.join();
+        assert_eq!((first, asking.join(), asking.state(first)), (u64::MAX, first, ReadState::Waiting));
+        asking.sent = true;
+        let second = asking.join();
+        assert_eq!((second, asking.state(second)), (0, ReadState::Waiting), "names wrap round");
+        assert_eq!(asking.state(1), ReadState::Lost, "nobody asks that here");
+        asking.take(Some(LogIndex(7)));
+        assert_eq!((asking.state(first), asking.state(second)), (ReadState::Ready(LogIndex(7)), ReadState::Waiting));
+        assert_eq!(asking.state(first.wrapping_sub(9)), ReadState::Ready(LogIndex(7)), "what began before is served");
+        asking.take(None);
+        assert_eq!((asking.state(second), asking.state(9)), (ReadState::Lost, ReadState::Lost));
+    }
+}

@@ -35,6 +35,7 @@ pub(crate) fn act(s: &mut Schedule) {
         384..386 => return part(s),
         386 => with_someone(s, |s, id| {
             let priority = s.dice.below(3) as u8;
+            s.promises.prefer(id, priority);
             s.touch(id, |cluster| cluster.raft(id).expect("it is up").set_priority(priority));
         }),
         387..398 => return flush(s, 3),
@@ -64,7 +65,9 @@ fn propose(s: &mut Schedule) -> Option<usize> {
     let mut data = String::new();
     let _ = write!(data, "{}", s.step);
     data.push_str(&"x".repeat(s.dice.below(100)));
-    let _ = s.touch(id, |cluster| cluster.propose(id, &data));
+    let transfers = s.raft(id).is_some_and(|raft| raft.transferee().is_some());
+    let proposed = s.touch(id, |cluster| cluster.propose(id, &data));
+    assert!(!transfers || proposed.is_err(), "{id} takes proposals while it gives its leadership away");
     Some(id)
 }
 
@@ -138,6 +141,7 @@ pub(crate) fn restart(s: &mut Schedule, id: usize, applied: LogIndex) {
     let promises = s.settings.leases && s.cluster.replica(id).keeps_promises;
     s.totals.add(if promises { Event::RestartedWithPromise } else { Event::ForgotPromise }, 1);
     s.told &= !(1 << id);
+    s.promises.prefer(id, 0);
     s.cluster.restart(id, kept);
 }
 

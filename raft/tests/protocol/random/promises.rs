@@ -1,5 +1,5 @@
 //! Who promised a leader not to elect another keeps that, by its own clock: no vote, no pre-vote, no campaign. A vote that
-//! the leader itself asked for is excepted.
+//! the leader itself asked for is excepted. Nor does a replica help one that it ought to lead in the stead of.
 
 use super::schedule::REPLICAS;
 use super::view::View;
@@ -11,6 +11,8 @@ use raftyard_raft::{Body, Instant, Raft, Role};
 pub(crate) struct Promises {
     /// By who is asked, the askers as bits.
     refuse: [u32; REPLICAS + 1],
+    /// The priority of each since its start; zero of one that may sit out.
+    priorities: [u8; REPLICAS + 1],
 }
 
 impl Promises {
@@ -20,6 +22,10 @@ impl Promises {
         let bound = now < before.promise;
         match message.body {
             Body::PreVote { .. } if bound || before.role == Role::Leader => self.refuse[to] |= 1 << from,
+            Body::PreVote { last, priority } if before.may_campaign && last == raft.last() => {
+                let bit = u32::from(self.priorities[to] > priority) << from;
+                self.refuse[to] = self.refuse[to] & !(1 << from) | bit;
+            }
             Body::PreVote { .. } => self.refuse[to] &= !(1 << from),
             Body::Vote { transfer, .. } if raft.term() == message.term && raft.vote() == Some(message.from) => {
                 let again = before.term == message.term && before.vote == Some(message.from);
@@ -41,6 +47,10 @@ impl Promises {
             let refuse = self.refuse[packet.from()] & (1 << packet.to());
             assert!(refuse == 0, "{} would break its promise and vote for {}", packet.from(), packet.to());
         }
+    }
+
+    pub(crate) fn prefer(&mut self, id: usize, priority: u8) {
+        self.priorities[id] = priority;
     }
 
     /// Something happened to a replica.

@@ -25,7 +25,7 @@ pub(crate) struct Schedule {
     pub(crate) totals: Totals,
     pub(crate) reads: Reads,
     pub(crate) watch: Watch,
-    promises: Promises,
+    pub(crate) promises: Promises,
     pub(crate) step: u32,
     /// From 0, nearly quiet, to 11.
     pub(crate) nastiness: usize,
@@ -298,6 +298,10 @@ impl Schedule {
         self.watch.looked(raft, now, &self.settings);
         if before.role == Role::Leader && raft.role() != Role::Leader {
             let heard = self.watch.is_heard(id, now, self.settings.election_timeout_max, &before.configuration);
+            if heard {
+                // It sits an election out, priority or not.
+                self.promises.prefer(id, 0);
+            }
             self.totals.add(if heard { Event::SteppedDownStalled } else { Event::SteppedDownUnheard }, 1);
         }
         let gives_up = before.transferee.is_some() && raft.role() == Role::Leader && raft.transferee().is_none();
@@ -320,6 +324,10 @@ impl Schedule {
         for packet in self.cluster.network.split_off(sent) {
             self.watch.sent(&packet);
             self.promises.sent(&packet);
+            if let Body::TimeoutNow { last } = packet.message().body {
+                let disk = &self.cluster.replica(packet.to()).disk;
+                assert!(disk.last() >= last, "{id} gives its leadership to {}, which lacks entries", packet.to());
+            }
             self.totals.add(Event::SnapshotSent, usize::from(matches!(packet.message().body, Body::Snapshot { .. })));
             if self.cluster.network.len() < NETWORK_MAX {
                 self.cluster.network.push(packet);

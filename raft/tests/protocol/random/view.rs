@@ -16,6 +16,8 @@ pub(crate) struct View {
     pub(crate) configuration: Arc<Configuration>,
     pub(crate) configuration_index: LogIndex,
     pub(crate) transferee: Option<ReplicaId>,
+    /// It follows, and will campaign when its time runs out.
+    pub(crate) may_campaign: bool,
 }
 
 impl View {
@@ -31,6 +33,7 @@ impl View {
             configuration: raft.configuration().clone(),
             configuration_index: raft.configuration_index(),
             transferee: raft.transferee(),
+            may_campaign: raft.role() == Role::Follower && raft.deadline().is_some(),
         }
     }
 }
