@@ -256,13 +256,17 @@ impl Schedule {
                 self.totals.add(Event::SnapshotInstalled, usize::from(installed));
                 self.totals.add(Event::SnapshotMatchedLog, usize::from(!installed && raft.commit() > before.commit));
             }
-            Body::NotMember { .. } => {
-                self.told |= 1 << to;
+            Body::NotMember { index } => {
                 let quiet = raft.deadline().is_none() && raft.configuration().is_voter(raft.replica());
-                self.totals.add(Event::ToldNotMember, usize::from(quiet));
-                let seat =
-                    self.cluster.invariants.committed_members().is_some_and(|c| c.seat(raft.replica()).is_some());
-                assert!(!quiet || !seat, "{to} is quiet, as if it was no member");
+                if quiet && self.told & (1 << to) == 0 {
+                    self.told |= 1 << to;
+                    self.totals.add(Event::ToldNotMember, 1);
+                    let later = index >= before.configuration_index && before.leader.is_none();
+                    assert!(later, "{to} believes that it is no member since {index}: {before:?}");
+                    let members = self.cluster.invariants.committed_members();
+                    let seat = members.is_some_and(|members| members.seat(raft.replica()).is_some());
+                    assert!(!seat, "{to} is quiet, as if it was no member");
+                }
             }
             Body::PreVote { .. } => {
                 let stands_up =
