@@ -13,8 +13,10 @@ pub(crate) struct Promises {
     refuse: [u32; REPLICAS + 1],
     /// By who was asked for a pre-vote, the askers that it knew as members.
     members: [u32; REPLICAS + 1],
-    /// The priority of each since its start; zero of one that may sit out.
+    /// The priority of each since its start.
     priorities: [u8; REPLICAS + 1],
+    /// Who may sit an election out since then, whatever its priority.
+    sits_out: u32,
 }
 
 impl Promises {
@@ -28,7 +30,9 @@ impl Promises {
         }
         match message.body {
             Body::PreVote { .. } if bound || before.role == Role::Leader => self.refuse[to] |= 1 << from,
-            Body::PreVote { last, priority } if before.may_campaign && last == raft.last() => {
+            Body::PreVote { last, priority }
+                if before.may_campaign && last == raft.last() && self.sits_out & (1 << to) == 0 =>
+            {
                 let bit = u32::from(self.priorities[to] > priority) << from;
                 self.refuse[to] = self.refuse[to] & !(1 << from) | bit;
             }
@@ -65,6 +69,15 @@ impl Promises {
 
     pub(crate) fn prefer(&mut self, id: usize, priority: u8) {
         self.priorities[id] = priority;
+    }
+
+    pub(crate) fn sits_out(&mut self, id: usize) {
+        self.sits_out |= 1 << id;
+    }
+
+    pub(crate) fn started(&mut self, id: usize) {
+        self.priorities[id] = 0;
+        self.sits_out &= !(1 << id);
     }
 
     /// Something happened to a replica.

@@ -223,6 +223,10 @@ impl Schedule {
         let before = self.view(to).expect("the receiver is up");
         let loyal =
             self.watch.is_heard(to, self.cluster.time(to), self.settings.election_timeout_min, &before.configuration);
+        if let Some(trace) = &mut self.cluster.trace {
+            trace.push(format!("    takes {}", packet.describe()));
+            self.tell();
+        }
         self.touch(to, |cluster| {
             cluster
                 .deliver(packet)
@@ -303,8 +307,7 @@ impl Schedule {
         if before.role == Role::Leader && raft.role() != Role::Leader {
             let heard = self.watch.is_heard(id, now, self.settings.election_timeout_max, &before.configuration);
             if heard {
-                // It sits an election out, priority or not.
-                self.promises.prefer(id, 0);
+                self.promises.sits_out(id);
             }
             self.totals.add(if heard { Event::SteppedDownStalled } else { Event::SteppedDownUnheard }, 1);
         }
