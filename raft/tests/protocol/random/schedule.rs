@@ -331,11 +331,13 @@ impl Schedule {
         for packet in self.cluster.network.split_off(sent) {
             self.watch.sent(&packet);
             self.promises.sent(&packet);
-            if let Body::TimeoutNow { last } = packet.message().body {
-                let disk = &self.cluster.replica(packet.to()).disk;
-                assert!(disk.last() >= last, "{id} gives its leadership to {}, which lacks entries", packet.to());
-            }
             self.totals.add(Event::SnapshotSent, usize::from(matches!(packet.message().body, Body::Snapshot { .. })));
+            if let Body::TimeoutNow { last } = packet.message().body {
+                // In a later term it may have lost them again.
+                let disk = &self.cluster.replica(packet.to()).disk;
+                let holds = disk.last() >= last || disk.hard.term > packet.message().term;
+                assert!(holds, "{id} gives its leadership to {}, which lacks entries", packet.to());
+            }
             if self.cluster.network.len() < NETWORK_MAX {
                 self.cluster.network.push(packet);
             } else {
