@@ -103,7 +103,8 @@ impl Leadership {
                 peer.sent(last, bytes);
                 return Some(Next::Append { seat, previous, last });
             }
-            if core::mem::take(&mut peer.timeout_now) {
+            // The log may have grown since that was owed, by the end of a change of members: it would be refused.
+            if peer.matched >= log.last_index() && core::mem::take(&mut peer.timeout_now) {
                 return Some(Next::TimeoutNow { seat });
             }
         }

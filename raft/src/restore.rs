@@ -116,7 +116,8 @@ impl Restored {
         if (base.index.0 == 0) != (base.term.0 == 0) || base.term > current || base.index > LogIndex::MAX {
             return Err(RestoreError::Base);
         }
-        if self.base.configuration_index > base.index {
+        let begins_joint = base.index.0 == 0 && self.base.configuration.is_joint();
+        if self.base.configuration_index > base.index || begins_joint {
             return Err(RestoreError::Base);
         }
         let mut changes = Vec::new();

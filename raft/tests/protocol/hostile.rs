@@ -323,3 +323,17 @@ fn the_node_of_a_message_counts() {
     assert_eq!(raft.handle_message(now, sender(9), message), Ok(()));
     assert_eq!((raft.term(), raft.role()), (Term(1), Role::Leader), "a stranger's answer is nobody's");
 }
+
+/// Who lacks what the leader has can't win, and would only end its term.
+#[test]
+fn who_lacks_entries_takes_no_leadership_over() {
+    let mut cluster = settled();
+    let now = cluster.now;
+    let raft = cluster.raft(2).unwrap();
+    for (last, role) in [(3, Role::Follower), (2, Role::Candidate)] {
+        let body = Body::TimeoutNow { last: LogIndex(last) };
+        let message = Message { group: GROUP, from: ReplicaId(1), to: ReplicaId(2), term: Term(1), body };
+        raft.handle_message(now, sender(1), message).unwrap();
+        assert_eq!(raft.role(), role, "it has 2 entries, and the leader has {last}");
+    }
+}

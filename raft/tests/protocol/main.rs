@@ -7,6 +7,7 @@ mod clock;
 mod cluster;
 mod hostile;
 mod invariants;
+mod leases;
 mod packet;
 mod random;
 mod receipts;

@@ -115,8 +115,7 @@ impl World {
             return believed;
         }
         let leads = |raft: &raftyard_raft::Raft| raft.role() == raftyard_raft::Role::Leader;
-        let leaders: Vec<usize> =
-            self.replicas(group).filter(|(_, raft)| leads(raft)).map(|(node, _)| node).collect();
+        let leaders: Vec<usize> = self.replicas(group).filter(|(_, raft)| leads(raft)).map(|(node, _)| node).collect();
         let leader = self.rng.pick(&leaders).unwrap_or(anybody);
         self.clients.believed.insert((client, group), leader);
         leader

@@ -113,7 +113,8 @@ impl Net {
 pub(crate) fn frames(mut buffer: &[u8]) -> impl Iterator<Item = &[u8]> {
     std::iter::from_fn(move || {
         let header = buffer.first_chunk::<HEADER_BYTES>()?;
-        let part = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
+        let part =
+            |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]) as usize;
         let (frame, rest) = buffer.split_at_checked(HEADER_BYTES + part(8) + part(12))?;
         buffer = rest;
         Some(frame)

@@ -221,7 +221,6 @@ impl SimNode {
         self.store = StoreId(u128::from(rng.next()));
         self.lost = true;
     }
-
 }
 
 /// Keeps the panics that the simulator causes itself from being printed, and remembers where the others were.

@@ -316,6 +316,8 @@ impl World {
         let all_up = self.nodes.iter().all(|node| node.core.is_some() && node.ailing.is_empty());
         // A change that is still asked for can take effect after this.
         let settled = !self.operator.asked.iter().any(|asked| matches!(asked.waits, Waits::Change { .. }));
-        all_up && settled && self.operator.groups().into_iter().all(|group| self.replicas(group).all(|(_, raft)| survives(raft)))
+        all_up
+            && settled
+            && self.operator.groups().into_iter().all(|group| self.replicas(group).all(|(_, raft)| survives(raft)))
     }
 }

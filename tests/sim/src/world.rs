@@ -20,22 +20,62 @@ use std::time::Duration;
 /// Something that happens at a moment of the simulation.
 #[derive(Debug)]
 pub(crate) enum Event {
-    Turn { node: usize, life: u64 },
-    Tick { node: usize, life: u64 },
-    Io { node: usize, life: u64, id: IoId },
-    Up { connection: usize, side: usize },
-    DialFailed { node: usize, life: u64, link: LinkId },
-    Bytes { connection: usize, side: usize, bytes: Vec<u8> },
+    Turn {
+        node: usize,
+        life: u64,
+    },
+    Tick {
+        node: usize,
+        life: u64,
+    },
+    Io {
+        node: usize,
+        life: u64,
+        id: IoId,
+    },
+    Up {
+        connection: usize,
+        side: usize,
+    },
+    DialFailed {
+        node: usize,
+        life: u64,
+        link: LinkId,
+    },
+    Bytes {
+        connection: usize,
+        side: usize,
+        bytes: Vec<u8>,
+    },
     /// A frame that was kept behind comes after all.
-    LateFrame { connection: usize, side: usize, bytes: Vec<u8> },
-    Sent { connection: usize, side: usize, buffer: Vec<u8> },
-    Down { connection: usize, side: usize },
-    Client { client: usize },
+    LateFrame {
+        connection: usize,
+        side: usize,
+        bytes: Vec<u8>,
+    },
+    Sent {
+        connection: usize,
+        side: usize,
+        buffer: Vec<u8>,
+    },
+    Down {
+        connection: usize,
+        side: usize,
+    },
+    Client {
+        client: usize,
+    },
     Operator,
     Fault,
-    Restart { node: usize, life: u64 },
+    Restart {
+        node: usize,
+        life: u64,
+    },
     /// Somebody ends a node that is of no use any more: its log failed, or a group of it.
-    Service { node: usize, life: u64 },
+    Service {
+        node: usize,
+        life: u64,
+    },
 }
 
 struct Scheduled {
@@ -129,7 +169,8 @@ impl World {
         let life = self.nodes[node].life;
         if let Err(error) = started {
             self.tell(|_| format!("node {} does not start: {error}", node + 1));
-            if !matches!(error, raftyard_storage::wal::WalError::Io { .. } | raftyard_storage::wal::WalError::Failed(_)) {
+            if !matches!(error, raftyard_storage::wal::WalError::Io { .. } | raftyard_storage::wal::WalError::Failed(_))
+            {
                 return Err(format!("node {} does not start on an honest disk: {error}", node + 1));
             }
             self.hits.hit("start failed");
@@ -164,7 +205,7 @@ impl World {
                 }
             }
             Event::Io { node, life, id } if self.lives(node, life) => self.io_done(node, life, id),
-            Event::Up { connection, side } => self.hand_to_end(connection, side, |link| Input::LinkUp(link)),
+            Event::Up { connection, side } => self.hand_to_end(connection, side, Input::LinkUp),
             Event::DialFailed { node, life, link } if self.lives(node, life) => {
                 self.input(node, Input::LinkDown(link));
             }
@@ -199,9 +240,7 @@ impl World {
     /// The node that an event happens to.
     fn node_of(&self, event: &Event) -> Option<usize> {
         match event {
-            Event::Turn { node, .. }
-            | Event::Tick { node, .. }
-            | Event::DialFailed { node, .. } => Some(*node),
+            Event::Turn { node, .. } | Event::Tick { node, .. } | Event::DialFailed { node, .. } => Some(*node),
             Event::Up { connection, side }
             | Event::Bytes { connection, side, .. }
             | Event::Sent { connection, side, .. }
@@ -359,7 +398,11 @@ impl World {
                 self.nodes[caller].known_by.insert(node);
             }
             self.tell_messages(node, self.net.connections[connection].ends[1 - side].node, frame);
-            if wild { self.send_wildly(connection, 1 - side, frame) } else { self.send_frame(connection, 1 - side, frame) }
+            if wild {
+                self.send_wildly(connection, 1 - side, frame)
+            } else {
+                self.send_frame(connection, 1 - side, frame)
+            }
         }
         let delay = self.rng.micros(5, 300);
         self.after(delay, Event::Sent { connection, side, buffer });
@@ -538,7 +581,10 @@ fn describe(raft: &Raft) -> String {
     let (voters, learners) = (ids(&mut configuration.voters()), ids(&mut configuration.learners()));
     let outgoing = ids(&mut configuration.outgoing());
     let term = raft.term();
-    format!("replica {} {role} in term {term}, voters [{voters}] old [{outgoing}] learners [{learners}]", raft.replica())
+    format!(
+        "replica {} {role} in term {term}, voters [{voters}] old [{outgoing}] learners [{learners}]",
+        raft.replica()
+    )
 }
 
 fn discriminant_of(event: &Event) -> u64 {

@@ -141,7 +141,7 @@ pub(crate) fn restart(s: &mut Schedule, id: usize, applied: LogIndex) {
     let promises = s.settings.leases && s.cluster.replica(id).keeps_promises;
     s.totals.add(if promises { Event::RestartedWithPromise } else { Event::ForgotPromise }, 1);
     s.told &= !(1 << id);
-    s.promises.prefer(id, 0);
+    s.promises.started(id);
     s.cluster.restart(id, kept);
 }
 

@@ -11,8 +11,12 @@ use raftyard_raft::{Body, Instant, Raft, Role};
 pub(crate) struct Promises {
     /// By who is asked, the askers as bits.
     refuse: [u32; REPLICAS + 1],
-    /// The priority of each since its start; zero of one that may sit out.
+    /// By who was asked for a pre-vote, the askers that it knew as members.
+    members: [u32; REPLICAS + 1],
+    /// The priority of each since its start.
     priorities: [u8; REPLICAS + 1],
+    /// Who may sit an election out since then, whatever its priority.
+    sits_out: u32,
 }
 
 impl Promises {
@@ -20,9 +24,15 @@ impl Promises {
     pub(crate) fn delivered(&mut self, packet: &Packet, before: &View, raft: &Raft, now: Instant) {
         let (from, to, message) = (packet.from(), packet.to(), packet.message());
         let bound = now < before.promise;
+        if matches!(message.body, Body::PreVote { .. }) {
+            let member = before.configuration.seat(message.from).is_some();
+            self.members[to] = self.members[to] & !(1 << from) | u32::from(member) << from;
+        }
         match message.body {
             Body::PreVote { .. } if bound || before.role == Role::Leader => self.refuse[to] |= 1 << from,
-            Body::PreVote { last, priority } if before.may_campaign && last == raft.last() => {
+            Body::PreVote { last, priority }
+                if before.may_campaign && last == raft.last() && self.sits_out & (1 << to) == 0 =>
+            {
                 let bit = u32::from(self.priorities[to] > priority) << from;
                 self.refuse[to] = self.refuse[to] & !(1 << from) | bit;
             }
@@ -32,6 +42,9 @@ impl Promises {
                 assert!(again || transfer || !bound, "{to} breaks its promise and votes for {from}");
                 let known = before.term == message.term && before.leader.is_some();
                 assert!(again || !known, "{to} knows the leader of term {} and votes for {from}", message.term);
+            }
+            Body::Vote { transfer: true, last } if message.term > before.term => {
+                assert!(!last.at_least_as_new_as(raft.last()), "{to} refuses {from}, that its leader wanted");
             }
             Body::TimeoutNow { last } if raft.role() == Role::Candidate && raft.term() > before.term => {
                 assert!(raft.last().index >= last, "{to} lacks what {from} has, and takes over");
@@ -43,14 +56,28 @@ impl Promises {
 
     /// A message leaves.
     pub(crate) fn sent(&self, packet: &Packet) {
-        if matches!(packet.message().body, Body::PreVoteAnswer { granted: true }) {
-            let refuse = self.refuse[packet.from()] & (1 << packet.to());
-            assert!(refuse == 0, "{} would break its promise and vote for {}", packet.from(), packet.to());
+        let (from, to) = (packet.from(), packet.to());
+        let among = |askers: u32| askers & (1 << to) != 0;
+        match packet.message().body {
+            Body::PreVoteAnswer { granted: true } => {
+                assert!(!among(self.refuse[from]), "{from} would break its promise and vote for {to}");
+            }
+            Body::NotMember { .. } => assert!(!among(self.members[from]), "{from} denies the member {to}"),
+            _ => {}
         }
     }
 
     pub(crate) fn prefer(&mut self, id: usize, priority: u8) {
         self.priorities[id] = priority;
+    }
+
+    pub(crate) fn sits_out(&mut self, id: usize) {
+        self.sits_out |= 1 << id;
+    }
+
+    pub(crate) fn started(&mut self, id: usize) {
+        self.priorities[id] = 0;
+        self.sits_out &= !(1 << id);
     }
 
     /// Something happened to a replica.

@@ -223,6 +223,10 @@ impl Schedule {
         let before = self.view(to).expect("the receiver is up");
         let loyal =
             self.watch.is_heard(to, self.cluster.time(to), self.settings.election_timeout_min, &before.configuration);
+        if let Some(trace) = &mut self.cluster.trace {
+            trace.push(format!("    takes {}", packet.describe()));
+            self.tell();
+        }
         self.touch(to, |cluster| {
             cluster
                 .deliver(packet)
@@ -256,13 +260,17 @@ impl Schedule {
                 self.totals.add(Event::SnapshotInstalled, usize::from(installed));
                 self.totals.add(Event::SnapshotMatchedLog, usize::from(!installed && raft.commit() > before.commit));
             }
-            Body::NotMember { .. } => {
-                self.told |= 1 << to;
+            Body::NotMember { index } => {
                 let quiet = raft.deadline().is_none() && raft.configuration().is_voter(raft.replica());
-                self.totals.add(Event::ToldNotMember, usize::from(quiet));
-                let seat =
-                    self.cluster.invariants.committed_members().is_some_and(|c| c.seat(raft.replica()).is_some());
-                assert!(!quiet || !seat, "{to} is quiet, as if it was no member");
+                if quiet && self.told & (1 << to) == 0 {
+                    self.told |= 1 << to;
+                    self.totals.add(Event::ToldNotMember, 1);
+                    let later = index >= before.configuration_index && before.leader.is_none();
+                    assert!(later, "{to} believes that it is no member since {index}: {before:?}");
+                    let members = self.cluster.invariants.committed_members();
+                    let seat = members.is_some_and(|members| members.seat(raft.replica()).is_some());
+                    assert!(!seat, "{to} is quiet, as if it was no member");
+                }
             }
             Body::PreVote { .. } => {
                 let stands_up =
@@ -299,8 +307,7 @@ impl Schedule {
         if before.role == Role::Leader && raft.role() != Role::Leader {
             let heard = self.watch.is_heard(id, now, self.settings.election_timeout_max, &before.configuration);
             if heard {
-                // It sits an election out, priority or not.
-                self.promises.prefer(id, 0);
+                self.promises.sits_out(id);
             }
             self.totals.add(if heard { Event::SteppedDownStalled } else { Event::SteppedDownUnheard }, 1);
         }
@@ -324,11 +331,13 @@ impl Schedule {
         for packet in self.cluster.network.split_off(sent) {
             self.watch.sent(&packet);
             self.promises.sent(&packet);
-            if let Body::TimeoutNow { last } = packet.message().body {
-                let disk = &self.cluster.replica(packet.to()).disk;
-                assert!(disk.last() >= last, "{id} gives its leadership to {}, which lacks entries", packet.to());
-            }
             self.totals.add(Event::SnapshotSent, usize::from(matches!(packet.message().body, Body::Snapshot { .. })));
+            if let Body::TimeoutNow { last } = packet.message().body {
+                // In a later term it may have lost them again.
+                let disk = &self.cluster.replica(packet.to()).disk;
+                let holds = disk.last() >= last || disk.hard.term > packet.message().term;
+                assert!(holds, "{id} gives its leadership to {}, which lacks entries", packet.to());
+            }
             if self.cluster.network.len() < NETWORK_MAX {
                 self.cluster.network.push(packet);
             } else {
