@@ -5,6 +5,7 @@
 //! a heartbeat was sent, by the leader's own clock (Raft thesis, sections 6.2 and 6.4.1).
 
 use crate::leader::Leadership;
+use crate::planted::{Bug, planted};
 use crate::progress::Progress;
 use crate::raft::{Raft, State};
 use crate::types::{Instant, ReplicaId};
@@ -58,7 +59,8 @@ impl Raft {
         let promised = self.agreed_round(Progress::promised);
         // A round's name may be later than the moment it was sent: a lease counts from the moment.
         let latest = Instant(now.0.saturating_add(u64::from(leadership.names_ahead)));
-        self.is_alone() || (promised > Instant(0) && latest < promised.after(self.settings.lease()))
+        let runs = planted(Bug::LeaseWithoutEnd) && promised > Instant(0);
+        self.is_alone() || runs || (promised > Instant(0) && latest < promised.after(self.settings.lease()))
     }
 
     /// Looks whether a majority has acknowledged anything for an election time-out, and whether anything is committed.

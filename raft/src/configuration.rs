@@ -1,6 +1,7 @@
 //! Who belongs to a group, and what is a majority of it: voters, learners, and the two halves of a joint configuration
 //! (Raft paper, section 6). Values only; who may change them when is decided in `membership`.
 
+use crate::planted::{Bug, planted};
 use crate::types::{Member, NodeId, ReplicaId};
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -256,7 +257,7 @@ impl Configuration {
     /// Whether these seats, as bits, are a majority; of both halves if it is joint.
     pub(crate) fn is_quorum(&self, seats: u32) -> bool {
         let most = |half: u32| (seats & half).count_ones() > half.count_ones() / 2;
-        most(self.voters) && (self.outgoing == 0 || most(self.outgoing))
+        most(self.voters) && (self.outgoing == 0 || most(self.outgoing) || planted(Bug::HalfOfJoint))
     }
 
     /// The highest value that a majority has reached, of both halves if it is joint; `of` tells a seat's.
@@ -273,7 +274,7 @@ impl Configuration {
         };
         match (self.voters, self.outgoing) {
             (0, _) => T::default(),
-            (voters, 0) => half(voters),
+            (voters, outgoing) if outgoing == 0 || planted(Bug::HalfOfJoint) => half(voters),
             (voters, outgoing) => half(voters).min(half(outgoing)),
         }
     }

@@ -6,6 +6,7 @@
 use crate::configuration::Configuration;
 use crate::leader::Leadership;
 use crate::output::Answer;
+use crate::planted::{Bug, planted};
 use crate::raft::{Ballot, Following, NOBODY, Raft, State};
 use crate::types::{Entry, EntryKind, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
 use alloc::boxed::Box;
@@ -55,6 +56,10 @@ impl Raft {
             // An operator made it a candidate that needs nobody but its disk.
             return Ok(());
         }
+        if planted(Bug::Disturbance) {
+            self.become_candidate(now, false);
+            return Ok(());
+        }
         self.forget_leader();
         // A pre-vote promises nothing, so one's own needs no disk.
         self.state = State::PreCandidate(Ballot { granted: self.own_bit(), requests: self.other_voters() });
@@ -85,7 +90,7 @@ impl Raft {
     pub(crate) fn handle_pre_vote(&mut self, now: Instant, peer: Member, term: Term, last: LogPosition, priority: u8) {
         let leads = matches!(self.state, State::Leader(_));
         let could = term > self.term || (term == self.term && self.may_vote_for(peer.replica));
-        let mut granted = could && now >= self.promise && !leads && last.at_least_as_new_as(self.log.last());
+        let mut granted = could && now >= self.promise && !leads && self.is_new_enough(last);
         if granted && self.is_rather_leader(last, priority) {
             granted = false;
             // Whoever refuses for being the better one has to stand up.
@@ -143,7 +148,7 @@ impl Raft {
     /// against it, unless that leader itself asked for the election.
     pub(crate) fn handle_vote(&mut self, now: Instant, peer: Member, last: LogPosition, transfer: bool) {
         let free = transfer || now >= self.promise;
-        let granted = free && self.may_vote_for(peer.replica) && last.at_least_as_new_as(self.log.last());
+        let granted = free && self.may_vote_for(peer.replica) && self.is_new_enough(last);
         if granted {
             if self.vote != peer.replica {
                 self.vote = peer.replica;
@@ -169,8 +174,10 @@ impl Raft {
     pub(crate) fn count_vote(&mut self, voter: ReplicaId) {
         let (bit, own) = (self.bit(voter), self.own_bit());
         if let State::Candidate(ballot) = &mut self.state {
-            ballot.granted |= bit;
-            if ballot.granted & own == own && self.configuration.is_quorum(ballot.granted) {
+            ballot.granted |= bit | if planted(Bug::OwnVoteEarly) { own } else { 0 };
+            if (ballot.granted & own == own || planted(Bug::OwnVoteEarly))
+                && self.configuration.is_quorum(ballot.granted)
+            {
                 self.become_leader();
             }
         }
@@ -281,6 +288,11 @@ impl Raft {
             ReplicaId(0) => self.leader == NOBODY,
             voted => voted == candidate,
         }
+    }
+
+    /// Whether a log that ends there has all that this replica may have helped to commit.
+    fn is_new_enough(&self, last: LogPosition) -> bool {
+        last.at_least_as_new_as(self.log.last()) || planted(Bug::VoteForAnyLog)
     }
 
     /// Whether this replica, with a log as good as that of the candidate, ought to lead in its stead.

@@ -5,6 +5,7 @@
 
 use crate::configuration::Configuration;
 use crate::log::Log;
+use crate::planted::{Bug, planted};
 use crate::progress::{Mode, Progress};
 use crate::raft::{Raft, State};
 use crate::settings::Settings;
@@ -174,7 +175,8 @@ impl Raft {
     /// be replaced (Raft paper, section 5.4.2 and figure 8).
     pub(crate) fn advance_commit(&mut self) {
         let State::Leader(leadership) = &self.state else { return };
-        let (own, durable) = (self.seat.map(usize::from), self.log.durable());
+        let durable = if planted(Bug::OwnMatchEarly) { self.log.last_index() } else { self.log.durable() };
+        let own = self.seat.map(usize::from);
         let held = self.configuration.agreed(|seat| leadership.at(own, seat).map_or(durable, |peer| peer.matched));
         if held > self.commit && self.log.term(held) == Some(self.term) {
             let bytes = self.log.bytes_between(self.commit, held);

@@ -19,6 +19,8 @@ mod log;
 mod membership;
 mod message;
 mod output;
+#[doc(hidden)]
+pub mod planted;
 mod progress;
 mod raft;
 mod random;

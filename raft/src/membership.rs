@@ -8,6 +8,7 @@
 use crate::codec::ConfigurationEntry;
 use crate::configuration::{Configuration, ConfigurationError, MemberChange};
 use crate::election::CampaignError;
+use crate::planted::{Bug, planted};
 use crate::raft::{Ballot, NOBODY, Raft, State, leader_hint, seat_of};
 use crate::types::{Entry, EntryKind, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
 use alloc::sync::Arc;
@@ -77,10 +78,11 @@ impl Raft {
         if let Some(to) = self.transferee() {
             return Err(ChangeError::Transferring { to });
         }
-        if self.configuration_index > self.commit || self.configuration.is_joint() {
+        let early = planted(Bug::ChangeTooEarly) && !self.configuration.is_joint();
+        if !early && (self.configuration_index > self.commit || self.configuration.is_joint()) {
             return Err(ChangeError::Pending { index: self.configuration_index });
         }
-        if !self.knows_commit() {
+        if !early && !self.knows_commit() {
             return Err(ChangeError::NoCommitYet);
         }
         let configuration = self.configuration.changed(changes)?;
@@ -160,7 +162,7 @@ impl Raft {
 
     /// The log was cut at `first`: configurations from there on never were.
     pub(crate) fn revert(&mut self, first: LogIndex) {
-        while self.configuration_index >= first {
+        while self.configuration_index >= first && !planted(Bug::ConfigurationKept) {
             let former = self.rare().former.pop();
             let (index, configuration) = former.expect("one before the first entry is always known");
             self.set_configuration(index, configuration);

@@ -10,6 +10,7 @@ use crate::leader::Leadership;
 use crate::log::Log;
 use crate::message::{Body, Message, Sender};
 use crate::output::{Answer, Receipt};
+use crate::planted::{Bug, planted};
 use crate::random::Random;
 use crate::reads::{Asked, Asking};
 use crate::restore::{RestoreError, Restored};
@@ -237,7 +238,11 @@ impl Raft {
             applied,
             deadline: Instant::NEVER,
             // A promise given before the start binds after it.
-            promise: if promised_for.is_zero() { Instant(0) } else { now.after(promised_for) },
+            promise: if promised_for.is_zero() || planted(Bug::PromiseForgotten) {
+                Instant(0)
+            } else {
+                now.after(promised_for)
+            },
             random: Random::new(seed),
             rare: None,
             priority: 0,
@@ -266,9 +271,16 @@ impl Raft {
             Body::PreVote { last, priority } => self.handle_pre_vote(now, peer, message.term, last, priority),
             Body::PreVoteAnswer { granted: true } => self.handle_pre_vote_granted(now, peer, message.term),
             Body::NotMember { index } => self.handle_not_member(index),
+            Body::HeartbeatAnswer { sent } if planted(Bug::OldTermCounts) && message.term < self.term => {
+                self.handle_heartbeat_answer(peer.replica, sent, from.keeps_promises);
+            }
+            Body::AppendAccepted { matched } if planted(Bug::OldTermCounts) && message.term < self.term => {
+                self.handle_append_accepted(peer.replica, matched.min(self.log.last_index()));
+            }
             _ if message.term < self.term => self.answer_stale(peer, &message.body),
             // Not even its term is taken: that alone would depose the leader (Raft thesis, section 4.2.3).
-            Body::Vote { transfer: false, .. } if message.term > self.term && self.is_loyal(now) => {}
+            Body::Vote { transfer: false, .. }
+                if message.term > self.term && self.is_loyal(now) && !planted(Bug::Disturbance) => {}
             _ => {
                 // A higher term ends whatever this replica was (Raft paper, section 5.1).
                 if message.term > self.term {

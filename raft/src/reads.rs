@@ -6,6 +6,7 @@
 //! leader: its ticket names the round of heartbeats that must be acknowledged.
 
 use crate::output::Answer;
+use crate::planted::{Bug, planted};
 use crate::raft::{NOBODY, Raft, State, leader_hint};
 use crate::types::{Instant, LogIndex, Member, Term};
 
@@ -117,7 +118,9 @@ impl Raft {
         }
         match ticket.wants {
             Wants::Round { round, index } => match self.state {
-                State::Leader(_) if self.confirmed() >= round => ReadState::Ready(index),
+                State::Leader(_) if self.confirmed() >= round || planted(Bug::ReadWithoutQuorum) => {
+                    ReadState::Ready(index)
+                }
                 State::Leader(_) => ReadState::Waiting,
                 _ => ReadState::Lost,
             },
@@ -220,7 +223,7 @@ impl Raft {
             return Err(ReadError::NotLeader { leader: self.leader() });
         };
         // A round of which nothing has left yet will leave after this request.
-        if !leadership.round_unsent {
+        if !leadership.round_unsent && !planted(Bug::ReadByOldRound) {
             leadership.start_round(now);
         }
         Ok((leadership.round, commit))

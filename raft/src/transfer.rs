@@ -3,6 +3,7 @@
 //!
 //! From the moment it is asked, no lease of this term holds: its election ignores the promises that leases rest on.
 
+use crate::planted::{Bug, planted};
 use crate::raft::{Raft, State, leader_hint};
 use crate::types::{Instant, Member, ReplicaId};
 
@@ -83,7 +84,7 @@ impl Raft {
         }
         peer.timeout_now = true;
         if let State::Leader(leadership) = &mut self.state {
-            leadership.lease_ended = true;
+            leadership.lease_ended = !planted(Bug::LeaseInTransfer);
         }
         if let Some(transfer) = &mut self.rare().transfer {
             transfer.asked = true;

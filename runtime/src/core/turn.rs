@@ -7,6 +7,7 @@ use super::port::{Notice, Output};
 use super::slot::GroupSlot;
 use super::{Core, Phase};
 use crate::mail::{Answer, CreateGroupError, Unknown};
+use raftyard_raft::planted::{Bug, planted};
 use raftyard_raft::{Durability, Instant, Message, NodeId, Outgoing};
 
 /// Bytes applied to one group in one turn; the rest follows in the next, so that others get their turn.
@@ -127,7 +128,7 @@ impl Core {
     fn poll_messages(&mut self, slot: Slot) {
         let released = self.wal.released();
         let GroupSlot { raft, last_batch, .. } = &mut self.groups[slot as usize];
-        let held_until = (*last_batch > released).then_some(*last_batch);
+        let held_until = (*last_batch > released && !planted(Bug::AnswerBeforeDurable)).then_some(*last_batch);
         while let Some(outgoing) = raft.poll_message() {
             let Outgoing { message, node, durability } = outgoing;
             if let (Durability::AfterPersist, Some(seq)) = (durability, held_until) {

@@ -4,6 +4,7 @@
 use super::field::{Fields, checksum_around, is_zero, put};
 use super::{BatchSeq, FORMAT_VERSION};
 use crate::io::BLOCK_BYTES;
+use raftyard_raft::planted::{Bug, planted};
 
 /// First bytes of a batch.
 pub const BATCH_MAGIC: [u8; 4] = *b"RYBT";
@@ -84,7 +85,9 @@ pub fn claimed_bytes(block: &[u8], seed: u32) -> Option<u64> {
 /// [`BatchFault`] if `batch` is not exactly one whole batch of the segment with this checksum seed.
 pub fn decode(batch: &[u8], seed: u32) -> Result<(BatchHeader, &[u8]), BatchFault> {
     let (version, flags, header) = raw(batch, seed).ok_or(BatchFault::Invalid)?;
-    if header.padded_bytes() != batch.len() as u64 || header.checksum != checksum_around(seed, batch, CHECKSUM_AT) {
+    let whole = header.checksum == checksum_around(seed, batch, CHECKSUM_AT) || planted(Bug::TornTaken);
+    let whole = whole && !(planted(Bug::WholeCut) && batch.len() > BLOCK_BYTES);
+    if header.padded_bytes() != batch.len() as u64 || !whole {
         return Err(BatchFault::Invalid);
     }
     if version != FORMAT_VERSION {

@@ -32,6 +32,7 @@ use crate::io::{Disk, FileId, FilePath, IoId, IoOp, IoOutput, IoResult, SegmentN
 use crate::seed::salt;
 use fill::Fill;
 use prepare::Preparation;
+use raftyard_raft::planted::{Bug, planted};
 use raftyard_raft::{Configuration, Entries, GroupId, HardState, NodeId, ReplicaId};
 use recovery::segment_path;
 use std::collections::VecDeque;
@@ -242,7 +243,8 @@ impl Wal {
         };
         self.previous_checksum = batch::seal(&mut buffer, header, self.segment.checksum_seed);
         let purpose = Purpose::Batch { sequence: self.filling, segment: self.segment.number };
-        let (file, offset, mode) = (self.segment.file, self.segment.offset, self.config.mode);
+        let (file, offset) = (self.segment.file, self.segment.offset);
+        let mode = if planted(Bug::NoSync) { WriteMode::Volatile } else { self.config.mode };
         self.issue(purpose, IoOp::Write { file, offset, buffer, mode });
         self.segment.offset += bytes;
         self.submitted.push_back(Submitted { sequence: self.filling, complete: false });

@@ -1,0 +1,99 @@
+//! Bugs that the simulator must find. Nothing of this is in an ordinary build: there [`planted`] is `false`, and what asks
+//! it compiles to nothing. With `--cfg raftyard_planted` one of them at a time is switched on by [`plant`].
+//!
+//! Used by this crate, the log and the core, each where the line stands that the bug leaves out.
+
+/// A bug. Its number is that of the list of faults that every part of Raftyard answers to; what has no number there has one
+/// from 20 on. Numbers 8, 11 and 12 come with snapshots and sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Bug {
+    /// A leader answers reads from its own state, without asking anybody.
+    ReadWithoutQuorum = 1,
+    /// A read index is confirmed by a round of heartbeats that was sent before the request.
+    ReadByOldRound = 2,
+    /// A leader counts its own entries before they are durable.
+    OwnMatchEarly = 3,
+    /// Batches are acknowledged without a sync.
+    NoSync = 4,
+    /// Votes go to candidates whose log lacks what this replica has.
+    VoteForAnyLog = 5,
+    /// Half of a joint configuration decides alone.
+    HalfOfJoint = 6,
+    /// A node that comes back with an empty disk is taken for who it was.
+    StoreNotCompared = 7,
+    /// A torn batch at the end of the log is taken for whole.
+    TornTaken = 9,
+    /// The directory is not synced when a segment was made.
+    NoDirectorySync = 10,
+    /// Answers leave before what they tell of is durable.
+    AnswerBeforeDurable = 20,
+    /// What a peer acknowledged in an earlier term counts in this one.
+    OldTermCounts = 21,
+    /// A promise is forgotten in a restart.
+    PromiseForgotten = 22,
+    /// Whoever campaigns takes a new term at once, and whoever is asked takes it too, whatever leader it hears.
+    Disturbance = 23,
+    /// A lease goes on when another was asked to take over.
+    LeaseInTransfer = 24,
+    /// A lease never ends.
+    LeaseWithoutEnd = 25,
+    /// A change of members begins while the one before is not committed, or before this term has committed anything.
+    ChangeTooEarly = 26,
+    /// A whole batch of more than one block is taken for torn.
+    WholeCut = 27,
+    /// A configuration stays when its entry is cut off.
+    ConfigurationKept = 28,
+    /// A lease is as long as the promises it rests on, whatever the clocks do.
+    DriftIgnored = 29,
+    /// A candidate counts its own vote before that is durable, and asks for others' at once.
+    OwnVoteEarly = 30,
+}
+
+/// All of them.
+pub const BUGS: &[Bug] = &[
+    Bug::ReadWithoutQuorum,
+    Bug::ReadByOldRound,
+    Bug::OwnMatchEarly,
+    Bug::NoSync,
+    Bug::VoteForAnyLog,
+    Bug::HalfOfJoint,
+    Bug::StoreNotCompared,
+    Bug::TornTaken,
+    Bug::NoDirectorySync,
+    Bug::AnswerBeforeDurable,
+    Bug::OldTermCounts,
+    Bug::PromiseForgotten,
+    Bug::Disturbance,
+    Bug::LeaseInTransfer,
+    Bug::LeaseWithoutEnd,
+    Bug::ChangeTooEarly,
+    Bug::WholeCut,
+    Bug::ConfigurationKept,
+    Bug::DriftIgnored,
+    Bug::OwnVoteEarly,
+];
+
+/// Whether a bug is switched on.
+#[cfg(not(raftyard_planted))]
+#[inline]
+#[must_use]
+pub const fn planted(_: Bug) -> bool {
+    false
+}
+
+/// Whether a bug is switched on.
+#[cfg(raftyard_planted)]
+#[must_use]
+pub fn planted(bug: Bug) -> bool {
+    PLANTED.load(core::sync::atomic::Ordering::Relaxed) == bug as u32
+}
+
+/// Switches one bug on, for the whole process, or all off.
+#[cfg(raftyard_planted)]
+pub fn plant(bug: Option<Bug>) {
+    PLANTED.store(bug.map_or(0, |bug| bug as u32), core::sync::atomic::Ordering::Relaxed);
+}
+
+#[cfg(raftyard_planted)]
+static PLANTED: core::sync::atomic::AtomicU32 = core::sync::atomic::AtomicU32::new(0);
