@@ -174,10 +174,8 @@ impl Raft {
     pub(crate) fn count_vote(&mut self, voter: ReplicaId) {
         let (bit, own) = (self.bit(voter), self.own_bit());
         if let State::Candidate(ballot) = &mut self.state {
-            ballot.granted |= bit | if planted(Bug::OwnVoteEarly) { own } else { 0 };
-            if (ballot.granted & own == own || planted(Bug::OwnVoteEarly))
-                && self.configuration.is_quorum(ballot.granted)
-            {
+            ballot.granted |= bit;
+            if ballot.granted & own == own && self.configuration.is_quorum(ballot.granted) {
                 self.become_leader();
             }
         }

@@ -5,7 +5,6 @@
 
 use crate::leader::Next;
 use crate::message::{Body, Durability, Entries, Message, Outgoing};
-use crate::planted::{Bug, planted};
 use crate::raft::{Raft, State};
 use crate::restore::Base;
 use crate::types::{HardState, Instant, LogIndex, LogPosition, Member, Term};
@@ -165,10 +164,9 @@ impl Raft {
                 (ballot, Durability::Now, self.term.next(), body)
             }
             // A vote asked for is one's own vote given: durable first, or after a crash it could be given again.
-            State::Candidate(ballot) if all || planted(Bug::OwnVoteEarly) => {
+            State::Candidate(ballot) if all => {
                 let body = Body::Vote { last: self.log.last(), transfer: self.flags.transfer };
-                let early = planted(Bug::OwnVoteEarly);
-                (ballot, if early { Durability::Now } else { Durability::AfterPersist }, self.term, body)
+                (ballot, Durability::AfterPersist, self.term, body)
             }
             State::Candidate(_) | State::Follower(_) | State::Leader(_) => return None,
         };

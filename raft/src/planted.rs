@@ -44,10 +44,6 @@ pub enum Bug {
     WholeCut = 27,
     /// A configuration stays when its entry is cut off.
     ConfigurationKept = 28,
-    /// A lease is as long as the promises it rests on, whatever the clocks do.
-    DriftIgnored = 29,
-    /// A candidate counts its own vote before that is durable, and asks for others' at once.
-    OwnVoteEarly = 30,
 }
 
 /// All of them.
@@ -70,8 +66,6 @@ pub const BUGS: &[Bug] = &[
     Bug::ChangeTooEarly,
     Bug::WholeCut,
     Bug::ConfigurationKept,
-    Bug::DriftIgnored,
-    Bug::OwnVoteEarly,
 ];
 
 /// Whether a bug is switched on.

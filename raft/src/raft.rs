@@ -277,6 +277,9 @@ impl Raft {
             Body::AppendAccepted { matched } if planted(Bug::OldTermCounts) && message.term < self.term => {
                 self.handle_append_accepted(peer.replica, matched.min(self.log.last_index()));
             }
+            Body::VoteAnswer { granted: true } if planted(Bug::OldTermCounts) && message.term < self.term => {
+                self.count_vote(peer.replica);
+            }
             _ if message.term < self.term => self.answer_stale(peer, &message.body),
             // Not even its term is taken: that alone would depose the leader (Raft thesis, section 4.2.3).
             Body::Vote { transfer: false, .. }

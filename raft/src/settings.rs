@@ -1,6 +1,5 @@
 //! The limits and times of a group. One value serves all groups of a node, so a replica holds it by reference count.
 
-use crate::planted::{Bug, planted};
 use core::time::Duration;
 
 /// The limits and times of a group.
@@ -118,7 +117,7 @@ impl Settings {
     /// is left of it when the leader's clock is as slow and the follower's as fast as allowed.
     #[must_use]
     pub fn lease(&self) -> Duration {
-        let ppm = if planted(Bug::DriftIgnored) { 0 } else { u128::from(self.clock_drift_max_ppm) };
+        let ppm = u128::from(self.clock_drift_max_ppm);
         let nanos = self.election_timeout_min.as_nanos() * (1_000_000 - ppm) / (1_000_000 + ppm);
         Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
     }

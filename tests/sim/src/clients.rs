@@ -3,6 +3,7 @@
 use crate::linear::{History, Op, OpId};
 use crate::machine::{command, operation};
 use crate::node::PROPOSAL_TIMEOUT;
+use crate::rng::Rng;
 use crate::world::{Event, World};
 use bytes::Bytes;
 use raftyard_raft::{GroupId, Instant};
@@ -23,6 +24,17 @@ enum Waits {
     Read { mode: ReadMode, receiver: oneshot::Receiver<Result<ReadAnswer, ReadError>> },
 }
 
+/// What kind of client it is.
+#[derive(Clone, Copy, Debug)]
+struct Habit {
+    /// How often it writes, of a hundred times.
+    writes: u64,
+    /// Whether it stays with whoever it believes to lead, as long as that one doesn't refuse.
+    loyal: bool,
+    /// After so long it asks something else, of somebody else, and never learns what became of this.
+    patience: Duration,
+}
+
 #[derive(Debug)]
 struct Asked {
     id: OpId,
@@ -35,25 +47,51 @@ struct Asked {
 /// All clients.
 #[derive(Debug)]
 pub(crate) struct Clients {
+    habits: Vec<Habit>,
     asked: Vec<Option<Asked>>,
     /// Where a client believes a group's leader to be.
     believed: BTreeMap<(usize, GroupId), usize>,
     pub(crate) history: History,
+    /// Until then most ask for one key of this group.
+    crowd: (GroupId, Instant),
+    /// Until then nobody writes to this group.
+    hushed: (GroupId, Instant),
+    /// Counts what each client has asked and done with.
+    turns: Vec<u64>,
     next_operation: u64,
 }
 
 impl Clients {
-    pub(crate) fn new(count: usize) -> Clients {
+    pub(crate) fn new(count: usize, rng: &mut Rng) -> Clients {
+        let mut habit = || Habit {
+            writes: [5, 50, 90][rng.below(3) as usize],
+            loyal: rng.chance(50),
+            patience: [rng.micros(20_000, 200_000), PROPOSAL_TIMEOUT * 10][rng.below(2) as usize],
+        };
         Clients {
+            habits: (0..count).map(|_| habit()).collect(),
             asked: (0..count).map(|_| None).collect(),
             believed: BTreeMap::new(),
             history: History::default(),
+            crowd: (GroupId(0), Instant(0)),
+            hushed: (GroupId(0), Instant(0)),
+            turns: vec![0; count],
             next_operation: 1,
         }
     }
 
     pub(crate) fn count(&self) -> usize {
         self.asked.len()
+    }
+
+    /// Lets most clients ask for one key of a group for a while: something is about to happen there.
+    pub(crate) fn gather(&mut self, group: GroupId, until: Instant) {
+        self.crowd = (group, until);
+    }
+
+    /// Lets nobody write to a group for a while, so that whoever is cut off from its leader has all that the others have.
+    pub(crate) fn hush(&mut self, group: GroupId, until: Instant) {
+        self.hushed = (group, until);
     }
 
     /// Somebody who still waits, in words.
@@ -69,12 +107,16 @@ impl World {
         if !self.stormy || self.clients.asked[client].is_some() {
             return Ok(());
         }
-        let Some(group) = self.operator.any_group(&mut self.rng) else { return Ok(()) };
+        let crowded = self.now < self.clients.crowd.1 && self.rng.chance(85);
+        let any = if crowded { Some(self.clients.crowd.0) } else { self.operator.any_group(&mut self.rng) };
+        let Some(group) = any else { return Ok(()) };
+        let habit = self.clients.habits[client];
         let node = self.guess(client, group);
-        let key = self.rng.below(KEYS);
+        let key = if crowded { 0 } else { self.rng.below(KEYS) };
         let register = group.0 * 1_000 + key;
         let now = self.now.0;
-        let asked = if self.rng.chance(55) {
+        let hushed = self.clients.hushed.0 == group && self.now < self.clients.hushed.1;
+        let asked = if self.rng.chance(habit.writes) && !hushed {
             let operation = self.clients.next_operation;
             self.clients.next_operation += 1;
             let padding = if self.rng.chance(3) { 3_000 } else { self.rng.below(100) };
@@ -101,8 +143,29 @@ impl World {
         };
         self.note(&[client as u64, group.0, asked.node as u64]);
         self.clients.asked[client] = Some(asked);
+        if habit.patience < PROPOSAL_TIMEOUT {
+            let turn = self.clients.turns[client];
+            self.after(habit.patience, Event::Impatience { client, turn });
+        }
         // What was refused at once is answered at once.
         self.collect_answers()
+    }
+
+    /// The client waits no longer. What it asked may still happen.
+    pub(crate) fn grow_impatient(&mut self, client: usize, turn: u64) {
+        if self.clients.turns[client] != turn {
+            return;
+        }
+        if let Some(asked) = self.clients.asked[client].take() {
+            self.hits.hit("client impatient");
+            self.tell(|_| format!("client {client} waits no longer for node {}", asked.node + 1));
+            if matches!(asked.waits, Waits::Read { .. }) {
+                self.clients.history.refused(self.now.0, asked.id);
+            }
+            self.clients.believed.remove(&(client, asked.group));
+            self.clients.turns[client] += 1;
+            self.after(Duration::from_micros(50), Event::Client { client });
+        }
     }
 
     /// Mostly whoever the client believes to lead; sometimes whoever does, or says so; sometimes anybody.
@@ -111,7 +174,9 @@ impl World {
         if self.rng.chance(5) {
             return anybody;
         }
-        if let Some(&believed) = self.clients.believed.get(&(client, group)) {
+        if let Some(&believed) = self.clients.believed.get(&(client, group))
+            && (self.clients.habits[client].loyal || self.rng.chance(80))
+        {
             return believed;
         }
         let leads = |raft: &raftyard_raft::Raft| raft.role() == raftyard_raft::Role::Leader;
@@ -128,7 +193,9 @@ impl World {
             match self.answered(client, &asked)? {
                 false => self.clients.asked[client] = Some(asked),
                 true => {
-                    let pause = self.rng.micros(50, 40_000);
+                    self.clients.turns[client] += 1;
+                    let longest = if self.now < self.clients.crowd.1 { 3_000 } else { 40_000 };
+                    let pause = self.rng.micros(50, longest);
                     self.after(pause, Event::Client { client });
                 }
             }

@@ -1,11 +1,35 @@
 //! What goes wrong in a storm.
 
 use crate::world::{Event, World};
+use raftyard_raft::GroupId;
 use raftyard_storage::sim::FaultTarget;
 use std::time::Duration;
 
 const EIO: i32 = 5;
 const ENOSPC: i32 = 28;
+
+/// What makes a moment bad for a leader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trap {
+    /// Those who promised it something start again.
+    Restart,
+    /// Their promises are about to end.
+    Wait,
+    /// It has just asked another to take over.
+    Transfer,
+    /// Everybody wants to lead at once, over a wild network, and some start again in the midst of it.
+    Race,
+}
+
+/// A leader's bad moment to come.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ambush {
+    pub(crate) group: GroupId,
+    pub(crate) leader: usize,
+    /// Who wants to lead in its place.
+    pub(crate) rival: usize,
+    pub(crate) trap: Trap,
+}
 
 impl World {
     /// Something goes wrong, and later something else.
@@ -34,7 +58,8 @@ impl World {
             560..630 => self.pause(node),
             630..660 => self.fail_disk(node),
             660..760 => {
-                self.net.wild_until = self.now.after(self.rng.micros(50_000, 900_000));
+                let longest = if self.rng.chance(30) { 3_000_000 } else { 900_000 };
+                self.net.wild_until = self.now.after(self.rng.micros(50_000, longest));
                 self.tell(|_| "the network goes wild".to_owned());
             }
             760..790 => self.slow_down(node),
@@ -48,10 +73,8 @@ impl World {
                 self.tell(|_| format!("the clock of node {} jumps ahead by {by:?}", node + 1));
             }
             835..860 => self.lose_disk(node)?,
-            _ => {
-                self.tell(|_| "the network is whole".to_owned());
-                self.unblock();
-            }
+            860..910 => self.prepare_ambush(),
+            _ => self.mend(),
         }
         let pause = self.rng.micros(20_000, 400_000);
         self.after(pause, Event::Fault);
@@ -73,7 +96,105 @@ impl World {
             self.reset(connection);
         }
         let life = self.nodes[node].life;
-        let pause = self.rng.micros(1_000, 900_000);
+        let pause = if self.rng.chance(30) { self.rng.micros(1_000, 30_000) } else { self.rng.micros(1_000, 900_000) };
+        self.after(pause, Event::Restart { node, life });
+    }
+
+    /// A leader's link to one of its followers is cut. That one will have waited long enough when [`ambush`](World::ambush)
+    /// comes.
+    fn prepare_ambush(&mut self) {
+        let Some(group) = self.operator.any_group(&mut self.rng) else { return };
+        let Some((leader, _)) = self.leader(group) else { return };
+        let votes = |raft: &raftyard_raft::Raft| raft.configuration().is_voter(raft.replica());
+        let others: Vec<usize> =
+            self.replicas(group).filter(|(node, raft)| *node != leader && votes(raft)).map(|(node, _)| node).collect();
+        let Some(rival) = self.rng.pick(&others) else { return };
+        let trap = [Trap::Restart, Trap::Wait, Trap::Transfer, Trap::Race][self.rng.below(4) as usize];
+        if matches!(trap, Trap::Restart | Trap::Wait) {
+            self.net.blocked.extend([(leader, rival), (rival, leader)]);
+            self.tell(|_| format!("group {group}: node {} loses its leader, node {}", rival + 1, leader + 1));
+        }
+        let wait = self.rng.micros(350_000, 550_000);
+        self.clients.hush(group, self.now.after(wait));
+        self.after(wait, Event::Ambush { ambush: Ambush { group, leader, rival, trap } });
+    }
+
+    /// A leader is cut off from everybody but clients, all at once, at a moment when another could be elected if anything
+    /// that binds the voters were forgotten: a promise, the drift of their clocks, the end of a lease.
+    pub(crate) fn ambush(&mut self, ambush: Ambush) {
+        let Ambush { group, leader, rival, trap } = ambush;
+        if !self.stormy || self.leader(group).is_none_or(|(node, _)| node != leader) {
+            return;
+        }
+        self.hits.hit("leader ambushed");
+        self.clients.gather(group, self.now.after(Duration::from_millis(450)));
+        let campaigns = match trap {
+            Trap::Restart => {
+                for node in (0..self.nodes.len()).filter(|&node| node != leader && node != rival) {
+                    if self.rng.chance(70) {
+                        self.restart_at_once(node);
+                    }
+                }
+                [30, 60, 90, 130, 180]
+            }
+            Trap::Wait => [265, 275, 285, 295, 305],
+            Trap::Transfer => {
+                self.transfer_to(group, leader, rival);
+                let wait = self.rng.micros(200, 5_000);
+                self.after(wait, Event::CutOff { node: leader });
+                return;
+            }
+            Trap::Race => return self.race(group, leader),
+        };
+        self.cut_off(leader);
+        for millis in campaigns {
+            self.after(Duration::from_millis(millis), Event::Campaign { node: rival, group });
+        }
+    }
+
+    /// Campaigns of everybody at once, again and again, once the promises have ended.
+    fn race(&mut self, group: GroupId, leader: usize) {
+        self.cut_off(leader);
+        self.after(Duration::from_millis(320), Event::Mend);
+        self.net.wild_until = self.now.after(Duration::from_secs(1));
+        self.net.raving_until = self.net.wild_until;
+        for round in 0..12 {
+            for node in 0..self.nodes.len() {
+                let wait = Duration::from_millis(330 + 20 * round) + self.rng.micros(0, 8_000);
+                self.after(wait, Event::Campaign { node, group });
+                if self.rng.chance(12) {
+                    let blink = wait + self.rng.micros(100, 6_000);
+                    self.after(blink, Event::Blink { node });
+                }
+            }
+        }
+    }
+
+    /// The network is whole again, while the storm goes on.
+    pub(crate) fn mend(&mut self) {
+        self.tell(|_| "the network is whole".to_owned());
+        self.unblock();
+    }
+
+    /// Nothing gets through between a node and the others.
+    pub(crate) fn cut_off(&mut self, node: usize) {
+        if self.stormy {
+            self.tell(|_| format!("node {} is cut off", node + 1));
+            for other in (0..self.nodes.len()).filter(|&other| other != node) {
+                self.net.blocked.extend([(node, other), (other, node)]);
+            }
+        }
+    }
+
+    /// A process ends and starts again within milliseconds.
+    pub(crate) fn restart_at_once(&mut self, node: usize) {
+        if !self.stormy {
+            return;
+        }
+        let power = self.rng.chance(40);
+        self.crash(node, power);
+        let life = self.nodes[node].life;
+        let pause = self.rng.micros(500, 8_000);
         self.after(pause, Event::Restart { node, life });
     }
 
@@ -168,6 +289,7 @@ impl World {
         self.tell(|_| "the storm is over".to_owned());
         self.stormy = false;
         self.net.wild_until = self.now;
+        self.net.raving_until = self.now;
         self.unblock();
         for node in 0..self.nodes.len() {
             self.nodes[node].disk.clear_faults();
@@ -185,7 +307,7 @@ impl World {
 /// How long the storm lasts.
 pub(crate) const STORM: Duration = Duration::from_secs(6);
 /// How long the storm is felt after its end.
-pub(crate) const AFTERMATH: Duration = Duration::from_millis(1_500);
+pub(crate) const AFTERMATH: Duration = Duration::from_millis(2_500);
 /// How long everything may take to come right after it.
 pub(crate) const CALM: Duration = Duration::from_secs(30);
 /// For how long nobody's leader changes once everything came right.

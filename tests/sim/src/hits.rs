@@ -14,6 +14,7 @@ pub const CLASSES: &[&str] = &[
     "partition one way",
     "partition both ways",
     "slow link",
+    "leader ambushed",
     // Nodes and clocks.
     "power lost",
     "process killed",
@@ -51,6 +52,7 @@ pub const CLASSES: &[&str] = &[
     "read by lease",
     "read on a follower",
     "read failed",
+    "client impatient",
 ];
 
 /// Counters by class.

@@ -52,6 +52,10 @@ enum Command {
         /// The last so many lines.
         #[arg(long, default_value_t = 400)]
         lines: usize,
+        /// With the planted bug of this number.
+        #[cfg(raftyard_planted)]
+        #[arg(long)]
+        plant: Option<u32>,
     },
 }
 
@@ -69,7 +73,14 @@ fn main() -> ExitCode {
             simulate(&seeds, minutes, threads, lines)
         }
         Command::Bugs { seeds, only } => bugs(&seeds, &only),
+        #[cfg(not(raftyard_planted))]
         Command::Trace { seed, lines } => trace(seed, lines),
+        #[cfg(raftyard_planted)]
+        Command::Trace { seed, lines, plant } => {
+            use raftyard_raft::planted;
+            planted::plant(planted::BUGS.iter().copied().find(|bug| Some(*bug as u32) == plant));
+            trace(seed, lines)
+        }
     }
 }
 
@@ -190,6 +201,8 @@ fn simulate(seeds: &Range<u64>, minutes: Option<f64>, threads: usize, lines: usi
 fn trace(seed: u64, lines: usize) -> ExitCode {
     match run(seed, true) {
         Ok(report) => {
+            let skipped = report.told.len().saturating_sub(lines);
+            report.told[skipped..].iter().for_each(|line| println!("{line}"));
             println!("seed {seed}: every promise was kept; trace {:016x}", report.trace);
             ExitCode::SUCCESS
         }

@@ -37,6 +37,8 @@ pub(crate) struct Net {
     pub(crate) slow: BTreeMap<(usize, usize), Duration>,
     /// Until then frames get lost, doubled, late and damaged.
     pub(crate) wild_until: Instant,
+    /// Until then most of them.
+    pub(crate) raving_until: Instant,
     accepted: u64,
 }
 
@@ -85,11 +87,14 @@ impl Net {
         if now >= self.wild_until {
             return Fate::Arrives;
         }
+        if now < self.raving_until && rng.chance(50) {
+            return if rng.chance(60) { Fate::Late } else { Fate::Doubled };
+        }
         match rng.below(200) {
             0..10 => Fate::Lost,
-            10..20 => Fate::Doubled,
-            20..32 => Fate::Late,
-            32 => Fate::Corrupted,
+            10..34 => Fate::Doubled,
+            34..54 => Fate::Late,
+            54 => Fate::Corrupted,
             _ => Fate::Arrives,
         }
     }

@@ -181,7 +181,10 @@ impl World {
             if self.stormy && !repairs {
                 match self.rng.below(100) {
                     0..20 => self.transfer(group),
-                    20..30 => self.campaign(group),
+                    20..30 => {
+                        let node = self.rng.below(self.nodes.len() as u64) as usize;
+                        self.campaign(node, group);
+                    }
                     30..36 if self.operator.groups.len() < GROUPS_MAX && self.nodes.iter().all(|node| !node.lost) => {
                         self.found_group();
                         (0..self.nodes.len()).for_each(|node| self.furnish(node));
@@ -196,14 +199,18 @@ impl World {
 
     fn transfer(&mut self, group: GroupId) {
         let Some((node, _)) = self.leader(group) else { return };
-        let to = NodeId(self.rng.below(self.nodes.len() as u64) + 1);
+        let to = self.rng.below(self.nodes.len() as u64) as usize;
+        self.transfer_to(group, node, to);
+    }
+
+    pub(crate) fn transfer_to(&mut self, group: GroupId, node: usize, to: usize) {
+        let to = self.nodes[to].id;
         let (reply, receiver) = oneshot::channel();
         self.tell(|_| format!("group {group}: the leader at node {} is asked to hand over to node {to}", node + 1));
         self.ask(node, Mail::TransferLeadership { group, to, reply }, Waits::Transfer(receiver));
     }
 
-    fn campaign(&mut self, group: GroupId) {
-        let node = self.rng.below(self.nodes.len() as u64) as usize;
+    pub(crate) fn campaign(&mut self, node: usize, group: GroupId) {
         let (reply, receiver) = oneshot::channel();
         self.ask(node, Mail::Campaign { group, reply }, Waits::Campaign(receiver));
     }

@@ -16,6 +16,8 @@ pub struct Report {
     pub trace: u64,
     /// How often what happened.
     pub hits: Hits,
+    /// What happened, one event a line; empty unless it was asked for.
+    pub told: Vec<String>,
 }
 
 /// A promise was broken.
@@ -49,7 +51,8 @@ pub fn run(seed: u64, listen: bool) -> Result<Report, Violation> {
     let what = match lived {
         Ok(Ok(())) => {
             let world = world.expect("it lived");
-            return Ok(Report { trace: world.trace, hits: world.hits });
+            let told = world.told.map(Vec::from).unwrap_or_default();
+            return Ok(Report { trace: world.trace, hits: world.hits, told });
         }
         Ok(Err(what)) => what,
         Err(_) => format!("a panic: {}", last_panic().unwrap_or_default()),

@@ -2,6 +2,7 @@
 
 use crate::checks::Checks;
 use crate::clients::Clients;
+use crate::faults::Ambush;
 use crate::hits::Hits;
 use crate::net::{End, Fate, Net, frames, kind};
 use crate::node::{Shape, SimNode};
@@ -65,6 +66,27 @@ pub(crate) enum Event {
     Client {
         client: usize,
     },
+    /// A client has waited long enough.
+    Impatience {
+        client: usize,
+        turn: u64,
+    },
+    /// What was prepared for a leader comes.
+    Ambush {
+        ambush: Ambush,
+    },
+    CutOff {
+        node: usize,
+    },
+    Blink {
+        node: usize,
+    },
+    Mend,
+    /// The operator lets a replica campaign.
+    Campaign {
+        node: usize,
+        group: GroupId,
+    },
     Operator,
     Fault,
     Restart {
@@ -116,7 +138,7 @@ impl World {
         let shape = Shape::of(&mut rng);
         let nodes = (1..=shape.all() as u64).map(|id| SimNode::new(NodeId(id), &shape, &mut rng)).collect();
         let mut world = World {
-            clients: Clients::new(shape.clients),
+            clients: Clients::new(shape.clients, &mut rng),
             operator: Operator::default(),
             shape,
             now: Instant(1),
@@ -225,6 +247,12 @@ impl World {
                 }
             }
             Event::Client { client } => self.client(client)?,
+            Event::Impatience { client, turn } => self.grow_impatient(client, turn),
+            Event::Ambush { ambush } => self.ambush(ambush),
+            Event::CutOff { node } => self.cut_off(node),
+            Event::Blink { node } => self.restart_at_once(node),
+            Event::Mend => self.mend(),
+            Event::Campaign { node, group } => self.campaign(node, group),
             Event::Operator => self.operate(),
             Event::Fault => self.fault()?,
             Event::Restart { node, life } if self.nodes[node].core.is_none() && self.nodes[node].life == life => {
@@ -249,6 +277,12 @@ impl World {
             Event::Io { node, .. } => Some(*node),
             Event::LateFrame { .. }
             | Event::Client { .. }
+            | Event::Impatience { .. }
+            | Event::Ambush { .. }
+            | Event::CutOff { .. }
+            | Event::Blink { .. }
+            | Event::Mend
+            | Event::Campaign { .. }
             | Event::Operator
             | Event::Fault
             | Event::Restart { .. }
@@ -433,12 +467,14 @@ impl World {
             Fate::Doubled => {
                 self.hits.hit("frame doubled");
                 self.send_frame(connection, side, frame);
-                let delay = self.rng.micros(0, 300_000);
+                let latest = if self.rng.chance(30) { 1_500_000 } else { 200_000 };
+                let delay = self.rng.micros(0, latest);
                 self.after(delay, Event::LateFrame { connection, side, bytes: frame.to_vec() });
             }
             Fate::Late => {
                 self.hits.hit("frame late");
-                let delay = self.rng.micros(100, 300_000);
+                let latest = if self.rng.chance(20) { 2_000_000 } else { 60_000 };
+                let delay = self.rng.micros(100, latest);
                 self.after(delay, Event::LateFrame { connection, side, bytes: frame.to_vec() });
             }
             Fate::Corrupted => {
@@ -600,6 +636,12 @@ fn discriminant_of(event: &Event) -> u64 {
         Event::Sent { connection, side, .. } => 7 << 8 | (connection * 2 + side) as u64,
         Event::Down { connection, side } => 8 << 8 | (connection * 2 + side) as u64,
         Event::Client { client } => 9 << 8 | *client as u64,
+        Event::Impatience { client, .. } => 14 << 8 | *client as u64,
+        Event::Ambush { ambush } => 15 << 8 | ambush.leader as u64,
+        Event::CutOff { node } => 16 << 8 | *node as u64,
+        Event::Blink { node } => 18 << 8 | *node as u64,
+        Event::Mend => 19 << 8,
+        Event::Campaign { node, .. } => 17 << 8 | *node as u64,
         Event::Fault => 10 << 8,
         Event::Restart { node, .. } => 11 << 8 | *node as u64,
         Event::Operator => 12 << 8,
