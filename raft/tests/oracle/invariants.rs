@@ -1,0 +1,138 @@
+//! What must hold of a mixed group whatever happens (Raft paper, figure 3, and the order of durability). A breach panics
+//! with the place.
+
+use crate::packet::Packet;
+use crate::replica::{Disk, Kind, Replica, View};
+use raftyard_raft::{Body, Entry, LogIndex, LogPosition, Term};
+use std::collections::HashMap;
+
+/// Remembers all that was ever seen of one group.
+#[derive(Debug)]
+pub(crate) struct Invariants {
+    leaders: HashMap<Term, usize>,
+    /// Every entry ever seen in a log, with the term before it. One entry a position, and one term before it: that is
+    /// log matching, by induction.
+    entries: HashMap<LogPosition, (Entry, Term)>,
+    /// What any replica ever knew to be committed.
+    pub(crate) committed: Vec<Entry>,
+    /// The term in which that was first known, of each.
+    committed_in: Vec<Term>,
+    pub(crate) applied: Vec<LogIndex>,
+    seen: Vec<(Term, LogIndex)>,
+}
+
+impl Invariants {
+    pub(crate) fn new(replicas: usize) -> Invariants {
+        Invariants {
+            leaders: HashMap::new(),
+            entries: HashMap::new(),
+            committed: Vec::new(),
+            committed_in: Vec::new(),
+            applied: vec![LogIndex(0); replicas],
+            seen: vec![(Term(0), LogIndex(0)); replicas],
+        }
+    }
+
+    /// A replica starts again: what was not on its disk, and its commit index, it may have forgotten.
+    pub(crate) fn restarted(&mut self, id: usize, disk: &Disk, applied: LogIndex) {
+        self.applied[id - 1] = applied;
+        self.seen[id - 1] = (disk.hard.term, applied);
+    }
+
+    /// Looks at a replica after something happened to it. Says whether it has just begun to lead, and how many entries it
+    /// was the first to know as committed.
+    pub(crate) fn check(&mut self, replicas: &[Box<dyn Replica>], id: usize) -> (bool, usize) {
+        let Some(view) = replicas[id - 1].view() else { return (false, 0) };
+        let kind = replicas[id - 1].kind();
+        self.check_log(&view, kind);
+        let news = self.check_commit(replicas, &view);
+        let seen = &mut self.seen[id - 1];
+        assert!(view.term >= seen.0 && view.commit >= seen.1, "{id} ({kind:?}) went back in term or commit");
+        *seen = (view.term, view.commit);
+        (view.leads && self.check_leader(&view, id, kind), news)
+    }
+
+    /// Entries leave for a state machine in order, each once since its start.
+    pub(crate) fn apply(&mut self, id: usize, entries: &[Entry]) {
+        for entry in entries {
+            assert_eq!(entry.index, self.applied[id - 1].next(), "{id} applies out of order");
+            let committed = self.committed.get(entry.index.0 as usize - 1);
+            assert_eq!(Some(entry), committed, "{id} applies something else");
+            self.applied[id - 1] = entry.index;
+        }
+    }
+
+    /// A message leaves: what it promises is on its sender's disk.
+    pub(crate) fn sent(&self, replicas: &[Box<dyn Replica>], packet: &Packet) {
+        let Some(owned) = packet.ours() else { return };
+        let (message, disk) = (owned.message(), replicas[packet.from() - 1].disk());
+        let promises = !matches!(message.body, Body::PreVote { .. } | Body::PreVoteAnswer { .. });
+        assert!(!promises || disk.hard.term >= message.term, "a term is told before it is durable: {message:?}");
+        let voted = match message.body {
+            Body::Vote { .. } => Some(message.from),
+            Body::VoteAnswer { granted: true } => Some(message.to),
+            _ => None,
+        };
+        if voted.is_some() && disk.hard.term == message.term {
+            assert_eq!(disk.hard.vote, voted, "a vote is told before it is durable");
+        }
+        if let Body::AppendAccepted { matched } = message.body {
+            assert!(disk.entries.len() as u64 >= matched.0, "an entry is acknowledged before it is durable");
+            let leader = replicas[packet.to() - 1].view();
+            let leader = leader.filter(|view| view.leads && view.term == message.term);
+            let place = matched.0.checked_sub(1).map(|place| place as usize);
+            if let (Some(leader), Some(place)) = (leader, place) {
+                assert_eq!(leader.log.get(place), Some(&disk.entries[place]), "something else is acknowledged");
+            }
+        }
+    }
+
+    fn check_log(&mut self, view: &View, kind: Kind) {
+        let mut before = LogPosition::default();
+        for entry in &view.log {
+            assert_eq!(entry.index, before.index.next());
+            assert!(entry.term >= before.term && entry.term <= view.term);
+            let (first, term) = self.entries.entry(entry.position()).or_insert_with(|| (entry.clone(), before.term));
+            let same = first == entry && *term == before.term;
+            assert!(same, "logs that agree at {:?} differ before, at one of {kind:?}", entry.position());
+            before = entry.position();
+        }
+    }
+
+    fn check_commit(&mut self, replicas: &[Box<dyn Replica>], view: &View) -> usize {
+        let known = self.committed.len();
+        assert!(view.commit.0 <= view.log.len() as u64, "what is not in the log is committed");
+        for entry in &view.log[..view.commit.0 as usize] {
+            match self.committed.get(entry.index.0 as usize - 1) {
+                Some(committed) => assert_eq!(committed, entry, "what is committed changed"),
+                None => {
+                    self.committed.push(entry.clone());
+                    self.committed_in.push(view.term);
+                }
+            }
+        }
+        if let Some(last) = self.committed[known..].last() {
+            let holds = |replica: &&Box<dyn Replica>| {
+                replica.disk().entries.get(last.index.0 as usize - 1).is_some_and(|entry| entry == last)
+            };
+            let count = replicas.iter().filter(holds).count();
+            assert!(2 * count > replicas.len(), "{last:?} is committed but on {count} disks only");
+        }
+        self.committed.len() - known
+    }
+
+    /// One leader a term, and it has all that was committed in earlier terms (Raft paper, sections 5.2 and 5.4).
+    fn check_leader(&mut self, view: &View, id: usize, kind: Kind) -> bool {
+        let before = self.leaders.insert(view.term, id);
+        assert!(before.is_none_or(|before| before == id), "two replicas lead term {}: {before:?}, {id}", view.term);
+        for (place, known) in self.committed_in.iter().enumerate().filter(|(_, known)| **known < view.term) {
+            let committed = &self.committed[place];
+            assert_eq!(
+                view.log.get(place),
+                Some(committed),
+                "leader {id} ({kind:?}) lacks what term {known} committed"
+            );
+        }
+        before.is_none()
+    }
+}

@@ -1,0 +1,256 @@
+//! One random schedule of a mixed group: messages lost, doubled, late; writes that complete at any time; crashes that lose
+//! what was not durable; leaders that hand over; cut networks; and peace at the end, in which all must agree again.
+
+use crate::dice::Dice;
+use crate::group::Group;
+use crate::ours::{self, Ours};
+use crate::packet::Packet;
+use crate::replica::{ELECTION_TIMEOUT_NANOS, Replica};
+use crate::theirs::{self, Theirs};
+use crate::totals::Totals;
+use raftyard_raft::LogIndex;
+
+const STEPS: u32 = 400;
+/// Size of a group, and how many of it are of raft-rs.
+const MIXES: [(usize, usize); 6] = [(3, 1), (3, 2), (5, 1), (5, 2), (5, 3), (5, 4)];
+/// No more messages than that are on their way.
+const NETWORK_MAX: usize = 120;
+/// How often everything is delivered and persisted in peace before all must agree.
+const PEACE_ROUNDS_MAX: u32 = 400;
+
+struct Schedule {
+    group: Group,
+    dice: Dice,
+    step: u32,
+    /// From 0, nearly quiet, to 9.
+    nastiness: usize,
+    /// Nanoseconds that pass between two steps, about.
+    pace: usize,
+    /// Replicas on one side of a cut network, as bits, and until which step.
+    side: (usize, u32),
+    /// Until which step a replica is left alone.
+    paused: [u32; 6],
+    commands: u32,
+}
+
+/// Runs one schedule to its end; panics where a promise is broken.
+pub(crate) fn run(seed: u64, traced: bool) -> Totals {
+    let mut schedule = Schedule::new(seed);
+    schedule.group.traced = traced;
+    for step in 0..STEPS {
+        schedule.step = step;
+        let nanos = schedule.dice.below(2 * schedule.pace) as u64;
+        if schedule.dice.once_in(2) {
+            schedule.pass(nanos);
+        }
+        schedule.act();
+    }
+    schedule.peace();
+    schedule.group.totals
+}
+
+impl Schedule {
+    fn new(seed: u64) -> Schedule {
+        let mut dice = Dice::new(seed);
+        let (size, their_count) = MIXES[seed as usize % MIXES.len()];
+        let first = dice.below(size);
+        let is_theirs = |id: usize| (id + first) % size < their_count;
+        let replica = |id: usize| -> Box<dyn Replica> {
+            let inflight = 1 + dice.below(4);
+            if is_theirs(id) {
+                let bytes = [0, 60, 200, u64::MAX][dice.below(4)];
+                let config = theirs::config(inflight, bytes, dice.once_in(2), dice.once_in(2));
+                Box::new(Theirs::new(id, size, config))
+            } else {
+                let settings = ours::settings(inflight, [1, 200, 500, 1 << 20][dice.below(4)]);
+                Box::new(Ours::new(id, size, settings, [1, 200, usize::MAX][dice.below(3)]))
+            }
+        };
+        let replicas = (1..=size).map(replica).collect();
+        Schedule {
+            group: Group::new(replicas, seed << 16),
+            step: 0,
+            nastiness: dice.below(10).min(dice.below(10)),
+            pace: [3, 10, 30, 60][dice.below(4)],
+            side: (0, 0),
+            paused: [0; 6],
+            commands: 0,
+            dice,
+        }
+    }
+
+    fn is_awake(&self, id: usize) -> bool {
+        self.group.replica(id).is_up() && self.paused[id] <= self.step
+    }
+
+    fn someone(&mut self) -> Option<usize> {
+        let up: Vec<usize> = self.group.ids().filter(|id| self.is_awake(*id)).collect();
+        (!up.is_empty()).then(|| up[self.dice.below(up.len())])
+    }
+
+    fn leader(&mut self) -> Option<usize> {
+        let leaders: Vec<usize> = self.group.leaders().into_iter().filter(|id| self.is_awake(*id)).collect();
+        (!leaders.is_empty()).then(|| leaders[self.dice.below(leaders.len())])
+    }
+
+    fn pass(&mut self, nanos: u64) {
+        self.group.now.0 += nanos;
+        let now = self.group.now;
+        for id in self.group.ids() {
+            // Who is told the time late takes itself for younger.
+            if self.is_awake(id) && self.dice.below(10) >= self.nastiness.min(3) {
+                self.group.touch(id, |replica| replica.pass(now));
+            }
+        }
+    }
+
+    fn act(&mut self) {
+        let now = self.group.now;
+        match self.dice.below(100) {
+            0..50 => (0..=self.dice.below(6)).for_each(|_| self.deliver()),
+            50..72 => {
+                if let Some(id) = self.someone() {
+                    (0..=self.dice.below(3)).for_each(|_| self.group.persisted(id));
+                }
+            }
+            72..88 => {
+                if let Some(id) = self.leader() {
+                    (0..=self.dice.below(3)).for_each(|_| self.propose(id));
+                }
+            }
+            88..90 if self.dice.below(10) < 3 + self.nastiness => {
+                let id = 1 + self.dice.below(self.group.replicas.len());
+                if self.group.replica(id).is_up() {
+                    let kept = self.dice.below(self.group.replica(id).writes() + 1);
+                    self.group.crash(id, kept);
+                }
+            }
+            90..93 => {
+                let down = |id: &usize| !self.group.replica(*id).is_up();
+                if let Some(id) = self.group.ids().find(down) {
+                    let applied = self.dice.below(100) as u64;
+                    self.group.start(id, LogIndex(applied));
+                }
+            }
+            93..95 => {
+                let to = 1 + self.dice.below(self.group.replicas.len());
+                if let Some(id) = self.leader().filter(|id| *id != to) {
+                    self.group.touch(id, |replica| replica.transfer(now, to));
+                }
+            }
+            95 => {
+                if let Some(id) = self.someone() {
+                    self.group.touch(id, |replica| replica.campaign(now));
+                }
+            }
+            96..98 if self.dice.below(10) < self.nastiness + 1 => {
+                self.side = (self.dice.next() as usize, self.step + self.dice.below(60) as u32);
+            }
+            98 => {
+                let id = 1 + self.dice.below(self.group.replicas.len());
+                self.paused[id] = self.step + self.dice.below(8 * (1 + self.nastiness)) as u32;
+            }
+            _ => {}
+        }
+    }
+
+    fn propose(&mut self, id: usize) {
+        self.commands += 1;
+        let command = format!("{} at {id}", self.commands);
+        self.group.touch(id, |replica| replica.propose(command.as_bytes()));
+    }
+
+    fn passes(&self, packet: &Packet) -> bool {
+        let (side, until) = self.side;
+        let on = |id: usize| side & (1 << id) != 0;
+        self.paused[packet.to()] <= self.step && (until <= self.step || on(packet.from()) == on(packet.to()))
+    }
+
+    /// A message that gets through, mostly the oldest, arrives, or is lost, or will come again.
+    fn deliver(&mut self) {
+        let network = &self.group.network;
+        let passing: Vec<usize> = (0..network.len()).filter(|place| self.passes(&network[*place])).take(40).collect();
+        if passing.is_empty() {
+            return;
+        }
+        let late = self.dice.below(10) < self.nastiness;
+        let place = if late { self.dice.below(passing.len()) } else { 0 };
+        self.group.totals.late += u64::from(place > 0);
+        let packet = self.group.network.remove(passing[place]);
+        if self.dice.below(40) < self.nastiness || self.group.network.len() > NETWORK_MAX {
+            self.group.totals.lost += 1;
+            return;
+        }
+        if self.dice.below(30) < self.nastiness.min(3) {
+            self.group.totals.doubled += 1;
+            self.group.network.push(packet.clone());
+        }
+        self.group.deliver(&packet);
+    }
+
+    /// Nothing is lost any more and everybody is up: all must agree, on all that was ever committed and on a command more.
+    fn peace(&mut self) {
+        self.step = u32::MAX;
+        for id in self.group.ids() {
+            if !self.group.replica(id).is_up() {
+                self.group.start(id, LogIndex(0));
+            }
+        }
+        let mut proposed = LogIndex::MAX;
+        for _ in 0..PEACE_ROUNDS_MAX {
+            self.group.now.0 += ELECTION_TIMEOUT_NANOS / 10;
+            let now = self.group.now;
+            for id in self.group.ids() {
+                self.group.touch(id, |replica| replica.pass(now));
+            }
+            self.settle();
+            let settled = self.agreed_leader();
+            if self.group.invariants.applied.iter().all(|applied| *applied >= proposed) {
+                return self.agree();
+            }
+            // Tried again where a leader that had it fell in between.
+            if let Some(id) = settled
+                && (proposed == LogIndex::MAX || self.dice.once_in(20))
+            {
+                self.propose(id);
+                proposed = LogIndex(self.group.replica(id).view().map_or(0, |view| view.log.len() as u64));
+            }
+        }
+        panic!("a group that nobody disturbs does not agree");
+    }
+
+    fn agreed_leader(&self) -> Option<usize> {
+        let term = self.group.ids().filter_map(|id| self.group.replica(id).view()).map(|view| view.term).max();
+        let leads = |id: &usize| self.group.replica(*id).view().is_some_and(|v| v.leads && Some(v.term) == term);
+        self.group.ids().find(leads)
+    }
+
+    /// Delivers and persists everything that is on its way.
+    fn settle(&mut self) {
+        for _ in 0..50 {
+            let mut busy = false;
+            for packet in std::mem::take(&mut self.group.network) {
+                busy = true;
+                self.group.deliver(&packet);
+            }
+            for id in self.group.ids() {
+                while self.group.replica(id).writes() > 0 {
+                    busy = true;
+                    self.group.persisted(id);
+                }
+            }
+            if !busy {
+                return;
+            }
+        }
+    }
+
+    fn agree(&self) {
+        let committed = &self.group.invariants.committed;
+        for id in self.group.ids() {
+            let view = self.group.replica(id).view().expect("all are up");
+            let log = &view.log[..view.commit.0 as usize];
+            assert!(log.len() <= committed.len() && log == &committed[..log.len()], "the log of {id} differs");
+        }
+    }
+}
