@@ -4,7 +4,7 @@ use crate::invariants::Invariants;
 use crate::packet::{Packet, Wire};
 use crate::replica::{Kind, Replica};
 use crate::totals::Totals;
-use raftyard_raft::{Body, Instant, LogIndex, Term};
+use raftyard_raft::{Body, Entry, Instant, LogIndex, LogPosition, Term};
 
 /// Replicas named from 1.
 pub(crate) struct Group {
@@ -64,7 +64,7 @@ impl Group {
         let applied = applied.min(before).min(self.replica(id).applicable());
         self.seed = self.seed.wrapping_add(1);
         self.note(|| format!("{id} starts, applied {applied}"));
-        self.invariants.restarted(id, &self.replica(id).disk(), applied);
+        self.invariants.restarted(id, self.replicas[id - 1].disk(), applied);
         let (now, seed) = (self.now, self.seed);
         self.touch(id, |replica| replica.start(now, applied, seed));
     }
@@ -89,13 +89,13 @@ impl Group {
 
     /// The oldest write of a replica completes.
     pub(crate) fn persisted(&mut self, id: usize) {
-        let before = self.replica(id).disk().entries;
+        let before = self.replica(id).disk().entries.last().map(Entry::position);
         let left = self.replicas[id - 1].persisted();
-        let after = self.replica(id).disk().entries;
-        let cut = before.iter().zip(after.iter().map(Some).chain(std::iter::repeat(None)));
-        let cut = cut.filter(|(before, after)| Some(*before) != *after).count();
-        self.totals.truncated[self.kind(id) as usize] += u64::from(cut > 0);
-        self.note(|| format!("{id} holds {} entries, {cut} others no more", after.len()));
+        let after = &self.replica(id).disk().entries;
+        let kept = |last: LogPosition| after.get(last.index.0 as usize - 1).is_some_and(|e| e.position() == last);
+        let cut = before.is_some_and(|last| !kept(last));
+        self.note(|| format!("{id} holds {} entries{}", after.len(), if cut { ", others no more" } else { "" }));
+        self.totals.truncated[self.kind(id) as usize] += u64::from(cut);
         self.check(id);
         left.into_iter().for_each(|wire| self.send(wire));
         self.turn(id);

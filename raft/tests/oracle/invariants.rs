@@ -18,7 +18,8 @@ pub(crate) struct Invariants {
     /// The term in which that was first known, of each.
     committed_in: Vec<Term>,
     pub(crate) applied: Vec<LogIndex>,
-    seen: Vec<(Term, LogIndex)>,
+    /// What every replica showed last, since its start.
+    seen: Vec<Option<View>>,
 }
 
 impl Invariants {
@@ -29,14 +30,15 @@ impl Invariants {
             committed: Vec::new(),
             committed_in: Vec::new(),
             applied: vec![LogIndex(0); replicas],
-            seen: vec![(Term(0), LogIndex(0)); replicas],
+            seen: vec![None; replicas],
         }
     }
 
     /// A replica starts again: what was not on its disk, and its commit index, it may have forgotten.
     pub(crate) fn restarted(&mut self, id: usize, disk: &Disk, applied: LogIndex) {
         self.applied[id - 1] = applied;
-        self.seen[id - 1] = (disk.hard.term, applied);
+        let last = disk.entries.last().map_or(LogPosition::default(), Entry::position);
+        self.seen[id - 1] = Some(View { term: disk.hard.term, leads: false, commit: applied, last });
     }
 
     /// Looks at a replica after something happened to it. Says whether it has just begun to lead, and how many entries it
@@ -44,12 +46,15 @@ impl Invariants {
     pub(crate) fn check(&mut self, replicas: &[Box<dyn Replica>], id: usize) -> (bool, usize) {
         let Some(view) = replicas[id - 1].view() else { return (false, 0) };
         let kind = replicas[id - 1].kind();
-        self.check_log(&view, kind);
-        let news = self.check_commit(replicas, &view);
-        let seen = &mut self.seen[id - 1];
-        assert!(view.term >= seen.0 && view.commit >= seen.1, "{id} ({kind:?}) went back in term or commit");
-        *seen = (view.term, view.commit);
-        (view.leads && self.check_leader(&view, id, kind), news)
+        let seen = self.seen[id - 1].replace(view).expect("it was started");
+        assert!(view.term >= seen.term && view.commit >= seen.commit, "{id} ({kind:?}) went back in term or commit");
+        if view == seen {
+            return (false, 0);
+        }
+        let log = replicas[id - 1].log();
+        self.check_log(&log, &view, kind);
+        let news = self.check_commit(replicas, &log, &view);
+        (view.leads && self.check_leader(&log, &view, id, kind), news)
     }
 
     /// Entries leave for a state machine in order, each once since its start.
@@ -78,18 +83,18 @@ impl Invariants {
         }
         if let Body::AppendAccepted { matched } = message.body {
             assert!(disk.entries.len() as u64 >= matched.0, "an entry is acknowledged before it is durable");
-            let leader = replicas[packet.to() - 1].view();
-            let leader = leader.filter(|view| view.leads && view.term == message.term);
-            let place = matched.0.checked_sub(1).map(|place| place as usize);
-            if let (Some(leader), Some(place)) = (leader, place) {
-                assert_eq!(leader.log.get(place), Some(&disk.entries[place]), "something else is acknowledged");
+            let leader = &replicas[packet.to() - 1];
+            let leads = leader.view().is_some_and(|view| view.leads && view.term == message.term);
+            if let Some(place) = matched.0.checked_sub(1).filter(|_| leads) {
+                let there = leader.log().get(place as usize).cloned();
+                assert_eq!(there.as_ref(), Some(&disk.entries[place as usize]), "something else is acknowledged");
             }
         }
     }
 
-    fn check_log(&mut self, view: &View, kind: Kind) {
+    fn check_log(&mut self, log: &[Entry], view: &View, kind: Kind) {
         let mut before = LogPosition::default();
-        for entry in &view.log {
+        for entry in log {
             assert_eq!(entry.index, before.index.next());
             assert!(entry.term >= before.term && entry.term <= view.term);
             let (first, term) = self.entries.entry(entry.position()).or_insert_with(|| (entry.clone(), before.term));
@@ -99,10 +104,10 @@ impl Invariants {
         }
     }
 
-    fn check_commit(&mut self, replicas: &[Box<dyn Replica>], view: &View) -> usize {
+    fn check_commit(&mut self, replicas: &[Box<dyn Replica>], log: &[Entry], view: &View) -> usize {
         let known = self.committed.len();
-        assert!(view.commit.0 <= view.log.len() as u64, "what is not in the log is committed");
-        for entry in &view.log[..view.commit.0 as usize] {
+        assert!(view.commit.0 <= log.len() as u64, "what is not in the log is committed");
+        for entry in &log[..view.commit.0 as usize] {
             match self.committed.get(entry.index.0 as usize - 1) {
                 Some(committed) => assert_eq!(committed, entry, "what is committed changed"),
                 None => {
@@ -122,16 +127,12 @@ impl Invariants {
     }
 
     /// One leader a term, and it has all that was committed in earlier terms (Raft paper, sections 5.2 and 5.4).
-    fn check_leader(&mut self, view: &View, id: usize, kind: Kind) -> bool {
+    fn check_leader(&mut self, log: &[Entry], view: &View, id: usize, kind: Kind) -> bool {
         let before = self.leaders.insert(view.term, id);
         assert!(before.is_none_or(|before| before == id), "two replicas lead term {}: {before:?}, {id}", view.term);
         for (place, known) in self.committed_in.iter().enumerate().filter(|(_, known)| **known < view.term) {
             let committed = &self.committed[place];
-            assert_eq!(
-                view.log.get(place),
-                Some(committed),
-                "leader {id} ({kind:?}) lacks what term {known} committed"
-            );
+            assert_eq!(log.get(place), Some(committed), "leader {id} ({kind:?}) lacks what term {known} committed");
         }
         before.is_none()
     }

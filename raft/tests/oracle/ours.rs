@@ -159,12 +159,17 @@ impl Replica for Ours {
 
     fn view(&self) -> Option<View> {
         let raft = self.raft.as_ref()?;
-        let (left, right) = raft.entries(LogIndex(1), raft.last().index);
-        let log = left.iter().chain(right).cloned().collect();
-        Some(View { term: raft.term(), leads: raft.role() == Role::Leader, commit: raft.commit(), log })
+        let leads = raft.role() == Role::Leader;
+        Some(View { term: raft.term(), leads, commit: raft.commit(), last: raft.last() })
     }
 
-    fn disk(&self) -> Disk {
-        self.disk.clone()
+    fn log(&self) -> Vec<Entry> {
+        let Some(raft) = &self.raft else { return Vec::new() };
+        let (left, right) = raft.entries(LogIndex(1), raft.last().index);
+        left.iter().chain(right).cloned().collect()
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.disk
     }
 }

@@ -1,7 +1,7 @@
 //! What the test does to a replica, of whichever kind it is, and what it sees of it.
 
 use crate::packet::{Packet, Wire};
-use raftyard_raft::{Entry, GroupId, HardState, Instant, LogIndex, Term};
+use raftyard_raft::{Entry, GroupId, HardState, Instant, LogIndex, LogPosition, Term};
 
 pub(crate) const GROUP: GroupId = GroupId(7);
 
@@ -44,7 +44,9 @@ pub(crate) trait Replica {
     fn poll(&mut self) -> Polled;
     /// What it knows; nothing while it is down.
     fn view(&self) -> Option<View>;
-    fn disk(&self) -> Disk;
+    /// Everything in its log, durable or not; nothing while it is down.
+    fn log(&self) -> Vec<Entry>;
+    fn disk(&self) -> &Disk;
 }
 
 #[derive(Debug, Default)]
@@ -54,13 +56,13 @@ pub(crate) struct Polled {
 }
 
 /// What is seen of a replica that is up.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) term: Term,
     pub(crate) leads: bool,
     pub(crate) commit: LogIndex,
-    /// Everything in its log, durable or not.
-    pub(crate) log: Vec<Entry>,
+    /// Where its log ends.
+    pub(crate) last: LogPosition,
 }
 
 /// What is durable of a replica.
@@ -71,15 +73,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// A write arrives. Its first entry replaces whatever is at its index and after. Says how many were replaced.
-    pub(crate) fn take(&mut self, hard: Option<HardState>, entries: Vec<Entry>) -> usize {
+    /// A write arrives. Its first entry replaces whatever is at its index and after.
+    pub(crate) fn take(&mut self, hard: Option<HardState>, entries: Vec<Entry>) {
         self.hard = hard.unwrap_or(self.hard);
-        let Some(first) = entries.first() else { return 0 };
+        let Some(first) = entries.first() else { return };
         let before = first.index.0 as usize - 1;
         assert!(before <= self.entries.len(), "a write leaves no gap");
-        let replaced = self.entries.len() - before;
         self.entries.truncate(before);
         self.entries.extend(entries);
-        replaced
     }
 }

@@ -10,7 +10,7 @@ use crate::theirs::{self, Theirs};
 use crate::totals::Totals;
 use raftyard_raft::LogIndex;
 
-const STEPS: u32 = 400;
+const STEPS: u32 = 3_000;
 /// Size of a group, and how many of it are of raft-rs.
 const MIXES: [(usize, usize); 6] = [(3, 1), (3, 2), (5, 1), (5, 2), (5, 3), (5, 4)];
 /// No more messages than that are on their way.
@@ -71,7 +71,7 @@ impl Schedule {
             group: Group::new(replicas, seed << 16),
             step: 0,
             nastiness: dice.below(10).min(dice.below(10)),
-            pace: [3, 10, 30, 60][dice.below(4)],
+            pace: [2, 5, 10, 25][dice.below(4)],
             side: (0, 0),
             paused: [0; 6],
             commands: 0,
@@ -108,50 +108,63 @@ impl Schedule {
         let now = self.group.now;
         match self.dice.below(100) {
             0..50 => (0..=self.dice.below(6)).for_each(|_| self.deliver()),
-            50..72 => {
-                if let Some(id) = self.someone() {
-                    (0..=self.dice.below(3)).for_each(|_| self.group.persisted(id));
+            50..74 => {
+                for _ in 0..=self.dice.below(3) {
+                    if let Some(id) = self.someone() {
+                        (0..=self.dice.below(4)).for_each(|_| self.group.persisted(id));
+                    }
                 }
             }
-            72..88 => {
+            74..84 => {
                 if let Some(id) = self.leader() {
                     (0..=self.dice.below(3)).for_each(|_| self.propose(id));
                 }
             }
-            88..90 if self.dice.below(10) < 3 + self.nastiness => {
-                let id = 1 + self.dice.below(self.group.replicas.len());
+            84..86 if self.dice.below(10) < 1 + self.nastiness => {
+                let id = self.any();
                 if self.group.replica(id).is_up() {
                     let kept = self.dice.below(self.group.replica(id).writes() + 1);
                     self.group.crash(id, kept);
                 }
             }
-            90..93 => {
-                let down = |id: &usize| !self.group.replica(*id).is_up();
-                if let Some(id) = self.group.ids().find(down) {
+            86..90 => {
+                let down: Vec<usize> = self.group.ids().filter(|id| !self.group.replica(*id).is_up()).collect();
+                if !down.is_empty() {
+                    let id = down[self.dice.below(down.len())];
                     let applied = self.dice.below(100) as u64;
                     self.group.start(id, LogIndex(applied));
                 }
             }
-            93..95 => {
-                let to = 1 + self.dice.below(self.group.replicas.len());
+            90..92 => {
+                let to = self.any();
                 if let Some(id) = self.leader().filter(|id| *id != to) {
                     self.group.touch(id, |replica| replica.transfer(now, to));
                 }
             }
-            95 => {
+            92..94 => {
                 if let Some(id) = self.someone() {
                     self.group.touch(id, |replica| replica.campaign(now));
                 }
             }
-            96..98 if self.dice.below(10) < self.nastiness + 1 => {
+            94 if self.dice.below(10) < self.nastiness + 1 => {
                 self.side = (self.dice.next() as usize, self.step + self.dice.below(60) as u32);
             }
-            98 => {
-                let id = 1 + self.dice.below(self.group.replicas.len());
+            95 if self.dice.below(10) < self.nastiness + 1 => {
+                // A leader alone goes on, and what it appends will have to go.
+                if let Some(id) = self.leader() {
+                    self.side = (1 << id, self.step + self.dice.below(100) as u32);
+                }
+            }
+            96 => {
+                let id = self.any();
                 self.paused[id] = self.step + self.dice.below(8 * (1 + self.nastiness)) as u32;
             }
             _ => {}
         }
+    }
+
+    fn any(&mut self) -> usize {
+        1 + self.dice.below(self.group.replicas.len())
     }
 
     fn propose(&mut self, id: usize) {
@@ -177,7 +190,7 @@ impl Schedule {
         let place = if late { self.dice.below(passing.len()) } else { 0 };
         self.group.totals.late += u64::from(place > 0);
         let packet = self.group.network.remove(passing[place]);
-        if self.dice.below(40) < self.nastiness || self.group.network.len() > NETWORK_MAX {
+        if self.dice.below(60) < self.nastiness || self.group.network.len() > NETWORK_MAX {
             self.group.totals.lost += 1;
             return;
         }
@@ -213,7 +226,7 @@ impl Schedule {
                 && (proposed == LogIndex::MAX || self.dice.once_in(20))
             {
                 self.propose(id);
-                proposed = LogIndex(self.group.replica(id).view().map_or(0, |view| view.log.len() as u64));
+                proposed = LogIndex(self.group.replica(id).view().map_or(0, |view| view.last.index.0));
             }
         }
         panic!("a group that nobody disturbs does not agree");
@@ -249,7 +262,7 @@ impl Schedule {
         let committed = &self.group.invariants.committed;
         for id in self.group.ids() {
             let view = self.group.replica(id).view().expect("all are up");
-            let log = &view.log[..view.commit.0 as usize];
+            let log = &self.group.replica(id).log()[..view.commit.0 as usize];
             assert!(log.len() <= committed.len() && log == &committed[..log.len()], "the log of {id} differs");
         }
     }

@@ -8,9 +8,9 @@ use crate::dice::Dice;
 use crate::packet::{Packet, Wire};
 use crate::replica::{BEAT_NANOS, Disk, ELECTION_TIMEOUT_NANOS, Kind, Polled, Replica, View};
 use crate::translate::{entry_to_ours, entry_to_theirs};
-use raft::eraftpb::{self, ConfState, MessageType};
+use raft::eraftpb::{self, ConfState};
 use raft::{Config, Error, GetEntriesContext, RaftState, RawNode, Ready, StateRole, Storage, StorageError};
-use raftyard_raft::{HardState, Instant, LogIndex, ReplicaId, Term};
+use raftyard_raft::{Entry, HardState, Instant, LogIndex, LogPosition, ReplicaId, Term};
 use std::collections::VecDeque;
 
 /// How much time a tick is.
@@ -211,24 +211,23 @@ impl Replica for Theirs {
             assert!(ready.snapshot().is_empty(), "nothing is compacted here");
             self.begin(ready, &mut polled);
         }
-        // What it says to itself, as a proposal to be sent on, nobody asked for.
-        assert!(
-            polled
-                .sent
-                .iter()
-                .all(|wire| !matches!(wire, Wire::Theirs(m) if m.get_msg_type() == MessageType::MsgPropose))
-        );
         polled
     }
 
     fn view(&self) -> Option<View> {
         let raft = &self.node.as_ref()?.raft;
-        let log = raft.raft_log.all_entries().iter().map(entry_to_ours).collect();
-        Some(View { term: Term(raft.term), leads: self.leads(), commit: LogIndex(raft.raft_log.committed), log })
+        let log = &raft.raft_log;
+        let last = LogPosition { index: LogIndex(log.last_index()), term: Term(log.last_term()) };
+        Some(View { term: Term(raft.term), leads: self.leads(), commit: LogIndex(log.committed), last })
     }
 
-    fn disk(&self) -> Disk {
-        self.disk.clone()
+    fn log(&self) -> Vec<Entry> {
+        let log = |node: &RawNode<Store>| node.raft.raft_log.all_entries().iter().map(entry_to_ours).collect();
+        self.node.as_ref().map(log).unwrap_or_default()
+    }
+
+    fn disk(&self) -> &Disk {
+        &self.disk
     }
 }
 
