@@ -123,7 +123,7 @@ impl Group {
         let polled = self.replicas[id - 1].poll();
         self.check(id);
         polled.sent.into_iter().for_each(|wire| self.send(wire));
-        self.invariants.apply(id, &polled.applied);
+        self.invariants.apply(id, &polled.applied, self.replicas[id - 1].disk());
     }
 
     fn send(&mut self, wire: Wire) {

@@ -58,8 +58,10 @@ impl Invariants {
     }
 
     /// Entries leave for a state machine in order, each once since its start.
-    pub(crate) fn apply(&mut self, id: usize, entries: &[Entry]) {
+    pub(crate) fn apply(&mut self, id: usize, entries: &[Entry], disk: &Disk) {
         for entry in entries {
+            let durable = disk.entries.get(entry.index.0 as usize - 1);
+            assert_eq!(Some(entry), durable, "{id} applies what is not durable there");
             assert_eq!(entry.index, self.applied[id - 1].next(), "{id} applies out of order");
             let committed = self.committed.get(entry.index.0 as usize - 1);
             assert_eq!(Some(entry), committed, "{id} applies something else");

@@ -22,6 +22,7 @@ mod group;
 mod invariants;
 mod ours;
 mod packet;
+mod reads;
 mod replica;
 mod schedule;
 mod theirs;

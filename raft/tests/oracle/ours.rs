@@ -4,8 +4,8 @@ use crate::packet::{Owned, Packet, Wire};
 use crate::replica::{BEAT_NANOS, Disk, ELECTION_TIMEOUT_NANOS, GROUP, Kind, Polled, Replica, View};
 use bytes::Bytes;
 use raftyard_raft::{
-    Base, Configuration, Durability, Entry, HardState, Instant, LogIndex, Member, NodeId, Persist, Raft, Receipt,
-    ReplicaId, Restored, Role, Sender, Settings,
+    Base, Configuration, Durability, Entry, HardState, Instant, LogIndex, Member, NodeId, Persist, Raft, ReadState,
+    ReadTicket, Receipt, ReplicaId, Restored, Role, Sender, Settings,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,6 +61,10 @@ impl Ours {
 
     pub(crate) fn raft(&mut self) -> &mut Raft {
         self.raft.as_mut().expect("only a replica that is up is asked")
+    }
+
+    pub(crate) fn read_state(&self, ticket: &ReadTicket) -> ReadState {
+        self.raft.as_ref().expect("only a replica that is up is asked").read_state(ticket)
     }
 }
 

@@ -31,6 +31,8 @@ struct Schedule {
     /// Until which step a replica is left alone.
     paused: [u32; 6],
     commands: u32,
+    /// How many of a hundred steps are an upheaval.
+    upheavals: usize,
 }
 
 /// Runs one schedule to its end; panics where a promise is broken.
@@ -75,6 +77,7 @@ impl Schedule {
             side: (0, 0),
             paused: [0; 6],
             commands: 0,
+            upheavals: [0, 2, 5, 10][dice.below(4)],
             dice,
         }
     }
@@ -105,6 +108,9 @@ impl Schedule {
     }
 
     fn act(&mut self) {
+        if self.dice.below(100) < self.upheavals {
+            return self.upheaval();
+        }
         let now = self.group.now;
         match self.dice.below(100) {
             0..50 => (0..=self.dice.below(6)).for_each(|_| self.deliver()),
@@ -160,6 +166,43 @@ impl Schedule {
                 self.paused[id] = self.step + self.dice.below(8 * (1 + self.nastiness)) as u32;
             }
             _ => {}
+        }
+    }
+
+    /// Some are cut off, time jumps, and one or two of the others campaign at once; who leads then appends, and not all
+    /// of it arrives. A few of these in a row make the logs of figure 8 of the paper.
+    fn upheaval(&mut self) {
+        let Some(id) = self.someone() else { return };
+        self.side = (self.dice.next() as usize | 1 << id, self.step + 1 + self.dice.below(30) as u32);
+        self.group.now.0 += ELECTION_TIMEOUT_NANOS + self.dice.below(2 * ELECTION_TIMEOUT_NANOS as usize) as u64;
+        if self.dice.once_in(2) {
+            self.group.network.clear();
+        }
+        let rivals: Vec<usize> = self.group.ids().filter(|other| *other == id || self.dice.once_in(3)).collect();
+        self.pass(0);
+        let now = self.group.now;
+        for rival in rivals {
+            if self.is_awake(rival) {
+                self.group.touch(rival, |replica| replica.campaign(now));
+            }
+        }
+        for _ in 0..self.dice.below(8) {
+            for _ in 0..self.group.network.len().min(20) {
+                self.deliver();
+            }
+            for id in self.group.ids() {
+                if self.is_awake(id) && !self.dice.once_in(3) {
+                    (0..=self.dice.below(4)).for_each(|_| self.group.persisted(id));
+                } else if self.group.replica(id).is_up() && self.dice.once_in(20) {
+                    let kept = self.dice.below(self.group.replica(id).writes() + 1);
+                    self.group.crash(id, kept);
+                    self.group.start(id, LogIndex(0));
+                }
+            }
+        }
+        if let Some(id) = self.leader() {
+            (0..self.dice.below(3)).for_each(|_| self.propose(id));
+            (0..self.dice.below(4)).for_each(|_| self.deliver());
         }
     }
 

@@ -9,7 +9,7 @@ use crate::packet::{Packet, Wire};
 use crate::replica::{BEAT_NANOS, Disk, ELECTION_TIMEOUT_NANOS, Kind, Polled, Replica, View};
 use crate::translate::{entry_to_ours, entry_to_theirs};
 use raft::eraftpb::{self, ConfState};
-use raft::{Config, Error, GetEntriesContext, RaftState, RawNode, Ready, StateRole, Storage, StorageError};
+use raft::{Config, Error, GetEntriesContext, RaftState, RawNode, ReadState, Ready, StateRole, Storage, StorageError};
 use raftyard_raft::{Entry, HardState, Instant, LogIndex, LogPosition, ReplicaId, Term};
 use std::collections::VecDeque;
 
@@ -35,6 +35,8 @@ pub(crate) struct Theirs {
     writes: VecDeque<Write>,
     ticked: Instant,
     dice: Dice,
+    /// What it answered to reads.
+    pub(crate) reads: Vec<ReadState>,
 }
 
 #[derive(Debug)]
@@ -71,6 +73,7 @@ impl Theirs {
             writes: VecDeque::new(),
             ticked: Instant(0),
             dice: Dice::new(0),
+            reads: Vec::new(),
         }
     }
 
@@ -101,6 +104,7 @@ impl Theirs {
     /// Takes what a `Ready` wants written; what needs no disk, and waits for nothing, is done at once.
     fn begin(&mut self, mut ready: Ready, polled: &mut Polled) {
         let must_sync = ready.must_sync();
+        self.reads.extend(ready.take_read_states());
         polled.sent.extend(ready.take_messages().into_iter().map(Wire::Theirs));
         let write = Write {
             number: ready.number(),
