@@ -65,7 +65,6 @@ impl Ours {
 
 impl Trio for Ours {
     type Shared = Shared;
-    const NAME: &'static str = "ours";
 
     fn elected(group: u64, shared: &Shared) -> Ours {
         let replica = |id| {

@@ -1,5 +1,5 @@
-//! Three replicas of raft-rs, used as sparingly as its interface allows: the commands of a batch go in as one message, and
-//! share their bytes with the caller.
+//! Three replicas of raft-rs, used in two ways: as its interface offers it, one proposal after the other; and as sparingly
+//! as its interface allows, where all commands of a batch go in as one message.
 
 use crate::Trio;
 use bytes::Bytes;
@@ -7,7 +7,8 @@ use raft::eraftpb::{ConfState, Entry, HardState, Message, MessageType};
 use raft::{Config, Error, GetEntriesContext, RaftState, RawNode, StateRole, Storage, StorageError};
 use std::hint::black_box;
 
-pub(crate) struct Theirs {
+/// `BATCHED`: the sparing way.
+pub(crate) struct Theirs<const BATCHED: bool> {
     nodes: [RawNode<Store>; 3],
     network: Vec<Message>,
 }
@@ -21,7 +22,7 @@ pub(crate) struct Store {
     entries: Vec<Entry>,
 }
 
-impl Theirs {
+impl<const BATCHED: bool> Theirs<BATCHED> {
     fn settle(&mut self) {
         loop {
             for place in 0..3 {
@@ -64,11 +65,10 @@ fn apply(entries: Vec<Entry>) {
     entries.iter().for_each(|entry| _ = black_box(&entry.data));
 }
 
-impl Trio for Theirs {
+impl<const BATCHED: bool> Trio for Theirs<BATCHED> {
     type Shared = ();
-    const NAME: &'static str = "raft-rs";
 
-    fn elected(_: u64, (): &()) -> Theirs {
+    fn elected(_: u64, (): &()) -> Self {
         let quiet = slog::Logger::root(slog::Discard, slog::o!());
         let node = |id| {
             let config = Config {
@@ -91,6 +91,12 @@ impl Trio for Theirs {
     }
 
     fn propose(&mut self, commands: &mut Vec<Bytes>) {
+        if !BATCHED {
+            for command in commands.drain(..) {
+                self.nodes[0].propose(Vec::new(), command.into()).expect("the leader takes it");
+            }
+            return self.settle();
+        }
         let entry = |data| Entry { data, ..Entry::default() };
         let mut message = Message::default();
         message.set_msg_type(MessageType::MsgPropose);
