@@ -10,7 +10,7 @@ use crate::theirs::{self, Theirs};
 use crate::totals::Totals;
 use raftyard_raft::LogIndex;
 
-const STEPS: u32 = 3_000;
+const STEPS: u32 = 1_500;
 /// Size of a group, and how many of it are of raft-rs.
 const MIXES: [(usize, usize); 6] = [(3, 1), (3, 2), (5, 1), (5, 2), (5, 3), (5, 4)];
 /// No more messages than that are on their way.
@@ -33,6 +33,8 @@ struct Schedule {
     commands: u32,
     /// How many of a hundred steps are an upheaval.
     upheavals: usize,
+    /// Replicas whose disks are slow, as bits.
+    slow: usize,
 }
 
 /// Runs one schedule to its end; panics where a promise is broken.
@@ -77,7 +79,8 @@ impl Schedule {
             side: (0, 0),
             paused: [0; 6],
             commands: 0,
-            upheavals: [0, 2, 5, 10][dice.below(4)],
+            upheavals: [0, 3, 10, 20][dice.below(4)],
+            slow: dice.next() as usize & dice.next() as usize,
             dice,
         }
     }
@@ -117,7 +120,7 @@ impl Schedule {
             50..74 => {
                 for _ in 0..=self.dice.below(3) {
                     if let Some(id) = self.someone() {
-                        (0..=self.dice.below(4)).for_each(|_| self.group.persisted(id));
+                        self.persist(id);
                     }
                 }
             }
@@ -175,6 +178,10 @@ impl Schedule {
         let Some(id) = self.someone() else { return };
         self.side = (self.dice.next() as usize | 1 << id, self.step + 1 + self.dice.below(30) as u32);
         self.group.now.0 += ELECTION_TIMEOUT_NANOS + self.dice.below(2 * ELECTION_TIMEOUT_NANOS as usize) as u64;
+        for leader in self.group.leaders() {
+            // What it still takes hardly anybody will hear of.
+            (0..self.dice.below(4)).for_each(|_| self.propose(leader));
+        }
         if self.dice.once_in(2) {
             self.group.network.clear();
         }
@@ -192,7 +199,7 @@ impl Schedule {
             }
             for id in self.group.ids() {
                 if self.is_awake(id) && !self.dice.once_in(3) {
-                    (0..=self.dice.below(4)).for_each(|_| self.group.persisted(id));
+                    self.persist(id);
                 } else if self.group.replica(id).is_up() && self.dice.once_in(20) {
                     let kept = self.dice.below(self.group.replica(id).writes() + 1);
                     self.group.crash(id, kept);
@@ -204,6 +211,15 @@ impl Schedule {
             (0..self.dice.below(3)).for_each(|_| self.propose(id));
             (0..self.dice.below(4)).for_each(|_| self.deliver());
         }
+    }
+
+    /// Some writes complete, of a slow disk few.
+    fn persist(&mut self, id: usize) {
+        let count = match self.slow & (1 << id) {
+            0 => 1 + self.dice.below(5),
+            _ => usize::from(self.dice.once_in(2)),
+        };
+        (0..count).for_each(|_| self.group.persisted(id));
     }
 
     fn any(&mut self) -> usize {
@@ -254,15 +270,11 @@ impl Schedule {
         }
         let mut proposed = LogIndex::MAX;
         for _ in 0..PEACE_ROUNDS_MAX {
-            self.group.now.0 += ELECTION_TIMEOUT_NANOS / 10;
-            let now = self.group.now;
-            for id in self.group.ids() {
-                self.group.touch(id, |replica| replica.pass(now));
-            }
-            self.settle();
+            self.calm_round();
             let settled = self.agreed_leader();
             if self.group.invariants.applied.iter().all(|applied| *applied >= proposed) {
-                return self.agree();
+                self.agree();
+                return self.hand_over();
             }
             // Tried again where a leader that had it fell in between.
             if let Some(id) = settled
@@ -273,6 +285,28 @@ impl Schedule {
             }
         }
         panic!("a group that nobody disturbs does not agree");
+    }
+
+    fn calm_round(&mut self) {
+        self.group.now.0 += ELECTION_TIMEOUT_NANOS / 10;
+        let now = self.group.now;
+        for id in self.group.ids() {
+            self.group.touch(id, |replica| replica.pass(now));
+        }
+        self.settle();
+    }
+
+    /// Among replicas that agree a leader of either kind can hand over to any other, at once.
+    fn hand_over(&mut self) {
+        // What was begun before comes to its end.
+        (0..30).for_each(|_| self.calm_round());
+        let Some(leader) = self.agreed_leader() else { panic!("who agreed had a leader") };
+        let others: Vec<usize> = self.group.ids().filter(|id| *id != leader).collect();
+        let (to, now) = (others[self.dice.below(others.len())], self.group.now);
+        self.group.touch(leader, |replica| replica.transfer(now, to));
+        self.settle();
+        let kinds = (self.group.kind(leader), self.group.kind(to));
+        assert_eq!(self.agreed_leader(), Some(to), "{leader} did not hand over to {to}: {kinds:?}");
     }
 
     fn agreed_leader(&self) -> Option<usize> {

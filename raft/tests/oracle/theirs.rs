@@ -103,7 +103,7 @@ impl Theirs {
 
     /// Takes what a `Ready` wants written; what needs no disk, and waits for nothing, is done at once.
     fn begin(&mut self, mut ready: Ready, polled: &mut Polled) {
-        let must_sync = ready.must_sync();
+        let (must_sync, idle) = (ready.must_sync(), self.writes.is_empty());
         self.reads.extend(ready.take_read_states());
         polled.sent.extend(ready.take_messages().into_iter().map(Wire::Theirs));
         let write = Write {
@@ -127,8 +127,16 @@ impl Theirs {
             node.advance_apply_to(last.index);
         }
         polled.applied.extend(applied.iter().map(entry_to_ours));
-        self.writes.push_back(write);
-        if !must_sync && self.writes.len() == 1 {
+        match self.writes.back_mut() {
+            // Nothing that needs a write of its own joins the last.
+            Some(last) if !must_sync => {
+                last.number = write.number;
+                last.hard = write.hard.or(last.hard.take());
+                last.waiting.extend(write.waiting);
+            }
+            _ => self.writes.push_back(write),
+        }
+        if !must_sync && idle {
             polled.sent.extend(self.persisted());
         }
     }
