@@ -74,7 +74,7 @@ fn turn(replicas: &mut [Replica; 3], place: usize) -> bool {
 }
 
 fn settle(replicas: &mut [Replica; 3]) {
-    while (0..3).fold(false, |busy, place| turn(replicas, place) || busy) {}
+    while (0..3).filter(|place| turn(replicas, *place)).count() > 0 {}
 }
 
 #[test]

@@ -34,7 +34,7 @@ impl Default for Shared {
 
 impl Ours {
     fn settle(&mut self) {
-        while (0..3).fold(false, |busy, place| self.turn(place) || busy) {}
+        while (0..3).filter(|place| self.turn(*place)).count() > 0 {}
     }
 
     /// Says whether there was anything to do.
