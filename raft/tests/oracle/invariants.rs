@@ -60,8 +60,7 @@ impl Invariants {
     /// Entries leave for a state machine in order, each once since its start.
     pub(crate) fn apply(&mut self, id: usize, entries: &[Entry], disk: &Disk) {
         for entry in entries {
-            let durable = disk.entries.get(entry.index.0 as usize - 1);
-            assert_eq!(Some(entry), durable, "{id} applies what is not durable there");
+            assert!(disk.holds(entry), "{id} applies {entry:?}, which is not durable there");
             assert_eq!(entry.index, self.applied[id - 1].next(), "{id} applies out of order");
             let committed = self.committed.get(entry.index.0 as usize - 1);
             assert_eq!(Some(entry), committed, "{id} applies something else");
@@ -120,10 +119,8 @@ impl Invariants {
             }
         }
         if let Some(last) = self.committed[known..].last() {
-            let holds = |replica: &&Box<dyn Replica>| {
-                replica.disk().entries.get(last.index.0 as usize - 1).is_some_and(|entry| entry == last)
-            };
-            let count = replicas.iter().filter(holds).count();
+            let disks = replicas.iter().map(|replica| replica.disk());
+            let count = disks.filter(|disk| disk.holds(last)).count();
             assert!(2 * count > replicas.len(), "{last:?} is committed but on {count} disks only");
         }
         self.committed.len() - known

@@ -73,6 +73,10 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
+    pub(crate) fn holds(&self, entry: &Entry) -> bool {
+        self.entries.get(entry.index.0 as usize - 1) == Some(entry)
+    }
+
     /// A write arrives. Its first entry replaces whatever is at its index and after.
     pub(crate) fn take(&mut self, hard: Option<HardState>, entries: Vec<Entry>) {
         self.hard = hard.unwrap_or(self.hard);
