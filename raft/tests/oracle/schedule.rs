@@ -79,7 +79,7 @@ impl Schedule {
             side: (0, 0),
             paused: [0; 6],
             commands: 0,
-            upheavals: [0, 3, 10, 20][dice.below(4)],
+            upheavals: [0, 10, 25, 40][dice.below(4)],
             slow: dice.next() as usize & dice.next() as usize,
             dice,
         }
