@@ -303,6 +303,10 @@ impl Schedule {
         let Some(leader) = self.agreed_leader() else { panic!("who agreed had a leader") };
         let others: Vec<usize> = self.group.ids().filter(|id| *id != leader).collect();
         let (to, now) = (others[self.dice.below(others.len())], self.group.now);
+        if self.dice.once_in(2) {
+            // What the other still lacks it gets first.
+            self.propose(leader);
+        }
         self.group.touch(leader, |replica| replica.transfer(now, to));
         self.settle();
         let kinds = (self.group.kind(leader), self.group.kind(to));
