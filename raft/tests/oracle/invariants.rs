@@ -37,7 +37,8 @@ impl Invariants {
     /// A replica starts again: what was not on its disk, and its commit index, it may have forgotten.
     pub(crate) fn restarted(&mut self, id: usize, disk: &Disk, applied: LogIndex) {
         self.applied[id - 1] = applied;
-        let last = disk.entries.last().map_or(LogPosition::default(), Entry::position);
+        // What it restores is looked at as if it was new.
+        let last = LogPosition::default();
         self.seen[id - 1] = Some(View { term: disk.hard.term, leads: false, commit: applied, last });
     }
 
@@ -52,7 +53,9 @@ impl Invariants {
             return (false, 0);
         }
         let log = replicas[id - 1].log();
-        self.check_log(&log, &view, kind);
+        if view.last != seen.last {
+            self.check_log(&log, &view, kind);
+        }
         let news = self.check_commit(replicas, &log, &view);
         (view.leads && self.check_leader(&log, &view, id, kind), news)
     }
