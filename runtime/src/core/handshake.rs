@@ -75,7 +75,9 @@ impl Core {
     ) -> Result<(), LinkError> {
         if link.is_accepted() {
             match (self.links.accepted_state(link), frame.kind) {
-                (Some(Accepted::Silent { .. }), FrameKind::Hello) => self.handle_hello(link, &Hello::read(frame.body)?),
+                (Some(Accepted::Silent { .. }), FrameKind::Hello) => {
+                    self.handle_hello(now, link, &Hello::read(frame.body)?)
+                }
                 (Some(Accepted::Up { from }), FrameKind::Messages) => {
                     Ok(reader.read(frame, |message| self.handle_message(now, from, message))?)
                 }
@@ -94,7 +96,7 @@ impl Core {
         }
     }
 
-    fn handle_hello(&mut self, link: LinkId, hello: &Hello) -> Result<(), LinkError> {
+    fn handle_hello(&mut self, now: Instant, link: LinkId, hello: &Hello) -> Result<(), LinkError> {
         if let Err(refusal) = self.check_hello(hello) {
             self.reply(link, FrameKind::Refusal, |body| refusal.write(body));
             return Err(LinkError::Refused { node: hello.node, refusal });
@@ -105,7 +107,7 @@ impl Core {
         let from = Sender { node: hello.node, keeps_promises };
         match self.identify(hello.node, hello.store, link) {
             Identity::Known => {
-                self.welcome(link, from);
+                self.welcome(now, link, from);
                 Ok(())
             }
             Identity::Recording => {
@@ -186,7 +188,7 @@ impl Core {
     pub(super) fn peer_recorded(&mut self, now: Instant, link: LinkId) {
         if link.is_accepted() {
             if let Some(Accepted::Recording { from }) = self.links.accepted_state(link) {
-                self.welcome(link, from);
+                self.welcome(now, link, from);
             }
         } else if let Some((node, _, Dialled::Greeting { .. })) = self.links.dialled_peer(link) {
             self.dialled_up(now, link, node);
@@ -207,7 +209,8 @@ impl Core {
         }
     }
 
-    fn welcome(&mut self, link: LinkId, from: Sender) {
+    fn welcome(&mut self, now: Instant, link: LinkId, from: Sender) {
+        self.links.hasten(now, from.node);
         let config = &self.config;
         let welcome = Welcome {
             node: config.node,

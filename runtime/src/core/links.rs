@@ -132,6 +132,16 @@ impl Links {
         }
     }
 
+    /// That node has just dialled us, so it is up: connections to it that rest are dialled at the next deadline.
+    pub(super) fn hasten(&mut self, now: Instant, node: NodeId) {
+        for out in self.out.iter_mut().filter(|out| out.node == node) {
+            if let Dialled::Resting { until } = &mut out.state {
+                *until = now.min(*until);
+                out.backoff = BACKOFF_MIN;
+            }
+        }
+    }
+
     /// Puts a message into the send buffer of the core that hosts its group. False: dropped, because that core can't be
     /// reached now or its buffer is full.
     pub(super) fn send(&mut self, node: NodeId, message: &Message<'_>) -> bool {

@@ -73,7 +73,7 @@ impl World {
                 self.tell(|_| format!("the clock of node {} jumps ahead by {by:?}", node + 1));
             }
             835..860 => self.lose_disk(node)?,
-            860..910 => self.prepare_ambush(),
+            860..940 => self.prepare_ambush(),
             _ => self.mend(),
         }
         let pause = self.rng.micros(20_000, 400_000);
@@ -109,7 +109,12 @@ impl World {
         let others: Vec<usize> =
             self.replicas(group).filter(|(node, raft)| *node != leader && votes(raft)).map(|(node, _)| node).collect();
         let Some(rival) = self.rng.pick(&others) else { return };
-        let trap = [Trap::Restart, Trap::Wait, Trap::Transfer, Trap::Race][self.rng.below(4) as usize];
+        let trap = match self.rng.below(8) {
+            0..3 => Trap::Restart,
+            3 => Trap::Wait,
+            4 | 5 => Trap::Transfer,
+            _ => Trap::Race,
+        };
         if matches!(trap, Trap::Restart | Trap::Wait) {
             self.net.blocked.extend([(leader, rival), (rival, leader)]);
             self.tell(|_| format!("group {group}: node {} loses its leader, node {}", rival + 1, leader + 1));
@@ -144,7 +149,11 @@ impl World {
                 self.after(wait, Event::CutOff { node: leader });
                 return;
             }
-            Trap::Race => return self.race(group, leader),
+            Trap::Race => {
+                self.cut_off(leader);
+                self.after(Duration::from_millis(320), Event::Mend);
+                return self.race(group, Duration::from_millis(330));
+            }
         };
         self.cut_off(leader);
         for millis in campaigns {
@@ -152,18 +161,18 @@ impl World {
         }
     }
 
-    /// Campaigns of everybody at once, again and again, once the promises have ended.
-    fn race(&mut self, group: GroupId, leader: usize) {
-        self.cut_off(leader);
-        self.after(Duration::from_millis(320), Event::Mend);
-        self.net.wild_until = self.now.after(Duration::from_secs(1));
+    /// Campaigns of everybody at once, again and again, over a network that keeps most of what they say for later; some start
+    /// again in the midst of it.
+    pub(crate) fn race(&mut self, group: GroupId, wait: Duration) {
+        self.hits.hit("race for a leadership");
+        self.net.wild_until = self.now.after(wait + Duration::from_millis(500));
         self.net.raving_until = self.net.wild_until;
         for round in 0..12 {
             for node in 0..self.nodes.len() {
-                let wait = Duration::from_millis(330 + 20 * round) + self.rng.micros(0, 8_000);
-                self.after(wait, Event::Campaign { node, group });
-                if self.rng.chance(12) {
-                    let blink = wait + self.rng.micros(100, 6_000);
+                let campaign = wait + Duration::from_millis(20 * round) + self.rng.micros(0, 8_000);
+                self.after(campaign, Event::Campaign { node, group });
+                if self.rng.chance(5) {
+                    let blink = campaign + self.rng.micros(100, 6_000);
                     self.after(blink, Event::Blink { node });
                 }
             }

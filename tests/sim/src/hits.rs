@@ -15,6 +15,7 @@ pub const CLASSES: &[&str] = &[
     "partition both ways",
     "slow link",
     "leader ambushed",
+    "race for a leadership",
     // Nodes and clocks.
     "power lost",
     "process killed",

@@ -83,6 +83,10 @@ impl World {
         let first = GroupConfig { group, configuration, preferred_leader };
         self.operator.groups.insert(group, Known { first, next_replica: nodes as u64 + 1, hosts });
         self.tell(|_| format!("group {group} is founded"));
+        // Before anybody has heard a leader no promise keeps elections apart.
+        if self.rng.chance(25) {
+            self.race(group, Duration::from_millis(5));
+        }
     }
 
     /// Gives a node every replica that it should have; those that it has it keeps.
