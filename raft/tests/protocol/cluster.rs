@@ -62,6 +62,8 @@ pub(crate) struct Cluster {
     pub(crate) network: Vec<Packet>,
     /// Messages that went to a replica that was not created.
     pub(crate) unheard: Vec<Packet>,
+    /// Nothing passes between these replicas and the others.
+    pub(crate) apart: Vec<usize>,
     /// The true time; what a replica takes for it, its clock tells.
     pub(crate) now: Instant,
     pub(crate) invariants: Invariants,
@@ -114,6 +116,7 @@ impl Cluster {
             replicas: disks.into_iter().zip(clocks).map(replica).collect(),
             network: Vec::new(),
             unheard: Vec::new(),
+            apart: Vec::new(),
             now: Instant(1_000),
             trace: None,
             persist: (usize::MAX, usize::MAX),
@@ -290,6 +293,9 @@ impl Cluster {
 
     fn send(&mut self, packet: Packet) {
         self.invariants.sent(&self.replicas, &packet);
+        if self.apart.contains(&packet.from()) != self.apart.contains(&packet.to()) {
+            return self.note(|| format!("lost: {}", packet.describe()));
+        }
         self.note(|| packet.describe());
         // Nobody listens where nothing was created.
         if self.replicas.get(packet.to() - 1).is_some_and(|replica| replica.exists) {
