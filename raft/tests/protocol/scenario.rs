@@ -47,8 +47,8 @@ fn scenarios_end_as_written() {
     let mut files: Vec<PathBuf> = std::fs::read_dir(&folder).unwrap().map(|f| f.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "txt"));
     files.sort();
-    assert!(files.len() >= 60, "only {} scenarios in {}", files.len(), folder.display());
     let rewrite = std::env::var_os("RAFTYARD_REWRITE").is_some();
+    assert!(rewrite || files.len() >= 60, "only {} scenarios in {}", files.len(), folder.display());
     let mut wrong = Vec::new();
     for file in files {
         let written = std::fs::read_to_string(&file).unwrap();
