@@ -17,7 +17,7 @@
 //! force 3 [learners=1,2]       an operator makes 3 the only voter
 //! join 4                       replica 4 is created, and knows nobody
 //! transfer 1 2                 1 gives its leadership to 2
-//! read 1 name                  a read by index at 1; what becomes of it is told when it is known
+//! read 1 name ...              reads by index at 1, in one turn; what becomes of each is told when it is known
 //! lease 1                      a read by lease at 1
 //! compact 1 5 | snapshot_failed 1 2
 //! deliver 1->2 [count | Kind]  the oldest messages from 1 to 2, in one turn of 2; `all` for all of them, or the oldest

@@ -49,7 +49,7 @@ impl Stage {
             _ => (words[0] == "elect", &words[..]),
         };
         let said = match words[0] {
-            "read" => begin_read(cluster, &words[1..], &mut self.reads)?,
+            "read" => begin_reads(cluster, &words[1..], &mut self.reads)?,
             "hold" => {
                 self.held.extend(commands::take(cluster, &words[1..])?.into_iter().map(|(_, packet)| packet));
                 Vec::new()
@@ -136,19 +136,20 @@ impl Stage {
     }
 }
 
-fn begin_read(
+fn begin_reads(
     cluster: &mut Cluster,
     words: &[&str],
     reads: &mut Vec<(usize, String, ReadTicket)>,
 ) -> Result<Vec<String>, String> {
     let id = commands::number(words, 0)?;
-    let name = (*words.get(1).ok_or("a read wants a name")?).to_owned();
     let now = cluster.now;
-    let begun = cluster.raft(id).ok_or("it is down")?.read_index(now);
-    cluster.turn(id);
-    match begun {
-        Ok(ticket) => reads.push((id, name, ticket)),
-        Err(error) => return Ok(vec![format!("refused: {error}")]),
+    let mut refused = Vec::new();
+    for name in &words[1..] {
+        match cluster.raft(id).ok_or("it is down")?.read_index(now) {
+            Ok(ticket) => reads.push((id, (*name).to_owned(), ticket)),
+            Err(error) => refused.push(format!("refused: {error}")),
+        }
     }
-    Ok(Vec::new())
+    cluster.turn(id);
+    Ok(refused)
 }
