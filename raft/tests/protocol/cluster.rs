@@ -71,6 +71,8 @@ pub(crate) struct Cluster {
     pub(crate) trace: Option<Vec<String>>,
     /// Most bytes of one write, and most writes begun in one turn.
     pub(crate) persist: (usize, usize),
+    /// Most bytes of entries that are applied at a time.
+    pub(crate) apply: usize,
     settings: Arc<Settings>,
     seed: u64,
 }
@@ -120,6 +122,7 @@ impl Cluster {
             now: Instant(1_000),
             trace: None,
             persist: (usize::MAX, usize::MAX),
+            apply: usize::MAX,
             settings: Arc::new(settings),
             seed,
         };
@@ -283,8 +286,9 @@ impl Cluster {
         // A snapshot is applied as a whole.
         self.invariants.restored(&self.replicas, id);
         loop {
+            let bytes_max = self.apply;
             let raft = self.raft(id).expect("the caller checked");
-            let Some((left, right)) = raft.poll_committed(usize::MAX) else { break };
+            let Some((left, right)) = raft.poll_committed(bytes_max) else { break };
             let entries: Vec<Entry> = left.iter().chain(right).cloned().collect();
             self.note(|| format!("{id} applies {}", list((&entries, &[]))));
             self.invariants.apply(&self.replicas, id, &entries);

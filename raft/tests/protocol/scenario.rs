@@ -6,7 +6,7 @@
 //! ```text
 //! cluster 5 [voters=1,2,3] [learners=4] [name=value ...]   five replicas, all voters unless it is said who is what; who
 //!                              is neither is created by `join`. Settings in the words of `Settings`, and
-//!                              write_bytes_max, writes_max; `leases=yes`, `drift=` in millionths, `forgetful=2`: nodes that
+//!                              write_bytes_max, writes_max, apply_bytes_max; `leases=yes`, `drift=` in millionths, `forgetful=2`: nodes that
 //!                              don't keep their promises over a restart
 //! log 2 terms=1,1,4 [term=5] [vote=1]     what replica 2 has on disk, before anything happens
 //! elect 1                      a long silence, then 1 campaigns and wins, and everybody knows what is committed

@@ -13,6 +13,7 @@ pub(crate) struct Stage {
     disks: Vec<Option<Disk>>,
     settings: Settings,
     persist: Option<(usize, usize)>,
+    apply: Option<usize>,
     cluster: Option<Cluster>,
     /// Reads whose end was not told yet: where, and how they are called.
     reads: Vec<(usize, String, ReadTicket)>,
@@ -37,6 +38,7 @@ impl Stage {
         let cluster = self.cluster.get_or_insert_with(|| {
             let mut cluster = Cluster::new(std::mem::take(disks), settings.clone(), 0);
             cluster.persist = persist.unwrap_or(cluster.persist);
+            cluster.apply = self.apply.unwrap_or(cluster.apply);
             cluster.trace = Some(Vec::new());
             for id in &self.forgetful {
                 cluster.replicas[id - 1].keeps_promises = false;
@@ -100,6 +102,7 @@ impl Stage {
                 "leases" => settings.leases = value == "yes",
                 "drift" => settings.clock_drift_max_ppm = u32::try_from(number()?).map_err(|e| e.to_string())?,
                 "write_bytes_max" => persist.0 = number()?,
+                "apply_bytes_max" => self.apply = Some(number()?),
                 "writes_max" => persist.1 = number()?,
                 _ => return Err(format!("no setting {name}")),
             }
