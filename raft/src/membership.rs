@@ -212,7 +212,8 @@ impl Raft {
         let leading = self.leading();
         self.seat = seat_of(&configuration, self.replica);
         if let State::Leader(leadership) = &mut self.state {
-            let next = self.log.last_index().next();
+            // A new member's first append is the entry that made it one: it need not wait for the beats to notice it.
+            let next = self.log.last_index();
             leadership.reseat((&self.configuration, old_seat), (&configuration, self.seat), next);
         }
         self.configuration = configuration;

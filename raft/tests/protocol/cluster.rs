@@ -62,6 +62,8 @@ pub(crate) struct Cluster {
     pub(crate) network: Vec<Packet>,
     /// Messages that went to a replica that was not created.
     pub(crate) unheard: Vec<Packet>,
+    /// Nothing passes between these replicas and the others.
+    pub(crate) apart: Vec<usize>,
     /// The true time; what a replica takes for it, its clock tells.
     pub(crate) now: Instant,
     pub(crate) invariants: Invariants,
@@ -69,6 +71,8 @@ pub(crate) struct Cluster {
     pub(crate) trace: Option<Vec<String>>,
     /// Most bytes of one write, and most writes begun in one turn.
     pub(crate) persist: (usize, usize),
+    /// Most bytes of entries that are applied at a time.
+    pub(crate) apply: usize,
     settings: Arc<Settings>,
     seed: u64,
 }
@@ -114,9 +118,11 @@ impl Cluster {
             replicas: disks.into_iter().zip(clocks).map(replica).collect(),
             network: Vec::new(),
             unheard: Vec::new(),
+            apart: Vec::new(),
             now: Instant(1_000),
             trace: None,
             persist: (usize::MAX, usize::MAX),
+            apply: usize::MAX,
             settings: Arc::new(settings),
             seed,
         };
@@ -280,8 +286,9 @@ impl Cluster {
         // A snapshot is applied as a whole.
         self.invariants.restored(&self.replicas, id);
         loop {
+            let bytes_max = self.apply;
             let raft = self.raft(id).expect("the caller checked");
-            let Some((left, right)) = raft.poll_committed(usize::MAX) else { break };
+            let Some((left, right)) = raft.poll_committed(bytes_max) else { break };
             let entries: Vec<Entry> = left.iter().chain(right).cloned().collect();
             self.note(|| format!("{id} applies {}", list((&entries, &[]))));
             self.invariants.apply(&self.replicas, id, &entries);
@@ -290,6 +297,9 @@ impl Cluster {
 
     fn send(&mut self, packet: Packet) {
         self.invariants.sent(&self.replicas, &packet);
+        if self.apart.contains(&packet.from()) != self.apart.contains(&packet.to()) {
+            return self.note(|| format!("lost: {}", packet.describe()));
+        }
         self.note(|| packet.describe());
         // Nobody listens where nothing was created.
         if self.replicas.get(packet.to() - 1).is_some_and(|replica| replica.exists) {

@@ -5,6 +5,7 @@
 
 mod clock;
 mod cluster;
+mod commands;
 mod hostile;
 mod invariants;
 mod leases;
@@ -12,3 +13,5 @@ mod packet;
 mod random;
 mod receipts;
 mod scenario;
+mod show;
+mod stage;

@@ -70,6 +70,11 @@ impl Packet {
         self.from() == id && matches!(self.borrowed, Borrowed::Append { .. })
     }
 
+    /// The name of its kind.
+    pub(crate) fn kind(&self) -> String {
+        self.describe().split(' ').nth(3).unwrap_or_default().to_owned()
+    }
+
     pub(crate) fn describe(&self) -> String {
         let Message { from, to, term, .. } = self.message;
         let body = match self.message().body {
