@@ -24,7 +24,7 @@ pub(crate) struct Leadership {
     /// By how many nanoseconds the name of a round was ever ahead of its moment.
     pub(crate) names_ahead: u32,
     /// When, at a look whether a majority still answers, the commit index had moved or nothing was missing; zero before
-    /// the first look.
+    /// the first look at these members.
     pub(crate) progress_at: Instant,
     /// The commit index moved since the last look.
     pub(crate) committed: bool,

@@ -215,6 +215,8 @@ impl Raft {
             // A new member's first append is the entry that made it one: it need not wait for the beats to notice it.
             let next = self.log.last_index();
             leadership.reseat((&self.configuration, old_seat), (&configuration, self.seat), next);
+            // Who is new has had no time to acknowledge anything: the next look at the majority is the first at this one.
+            leadership.progress_at = Instant(0);
         }
         self.configuration = configuration;
         self.configuration_index = index;

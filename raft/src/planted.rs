@@ -1,5 +1,5 @@
 //! Bugs that the simulator must find. Nothing of this is in an ordinary build: there [`planted`] is `false`, and what asks
-//! it compiles to nothing. With `--cfg raftyard_planted` one of them at a time is switched on by [`plant`].
+//! it compiles to nothing. With `--cfg raftyard_planted` one of them at a time is switched on by `plant`.
 //!
 //! Used by this crate, the log and the core, each where the line stands that the bug leaves out.
 

@@ -3,7 +3,7 @@
 
 use crate::cluster::Cluster;
 use crate::packet::Packet;
-use raftyard_raft::{Body, Configuration, Instant, Raft, ReplicaId, Role, Settings, Term};
+use raftyard_raft::{Body, Configuration, Instant, LogIndex, Raft, ReplicaId, Role, Settings, Term};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ struct Heard {
     term: Term,
     /// Of each replica the latest heartbeat that it acknowledged, and whether it keeps the promise in that.
     acked: Vec<(Instant, bool)>,
-    /// When the leader first looked whether it is heard.
-    looked: Option<Instant>,
+    /// When the leader first looked whether it is heard, by members of that index.
+    looked: Option<(Instant, LogIndex)>,
 }
 
 /// All leaders.
@@ -83,14 +83,17 @@ impl Watch {
         assert!(quorum(&bound), "{id} holds a lease at {now:?}, but a majority is free to elect another: {heard:?}");
     }
 
-    /// A replica was told that its deadline passed. A leader has looked twice now, a long time apart, and heard no
-    /// majority in between: it must have stopped.
+    /// A replica was told that its deadline passed. A leader has looked twice now at the same members, a long time apart,
+    /// and heard no majority in between: it must have stopped.
     pub(crate) fn looked(&mut self, raft: &Raft, now: Instant, settings: &Settings) {
         if raft.role() != Role::Leader {
             return;
         }
         let id = raft.replica().0 as usize;
-        let first = *self.of(raft).looked.get_or_insert(now);
+        let members = raft.configuration_index();
+        let looked = &mut self.of(raft).looked;
+        looked.take_if(|(_, seen)| *seen != members);
+        let (first, _) = *looked.get_or_insert((now, members));
         let long = settings.election_timeout_max * 2;
         let heard = self.is_heard(id, now, long, raft.configuration());
         assert!(heard || now < first.after(long), "{id} leads on though nobody hears it");
