@@ -4,8 +4,8 @@
 //! No two writes of a history write the same value, so a read names the write it saw, and a key can be judged without a
 //! search (Gibbons and Korach, 1997): a write and the reads that saw it stand together in any order that explains the
 //! history. Together they need the register at least from the first moment one of them has ended to the last moment one
-//! of them began: if that is some time, nobody else can have it then ([`Zone::Firm`]). Otherwise there is a moment at
-//! which all of them are under way, and any moment from the last beginning to the first end will do ([`Zone::Loose`]). An
+//! of them began: if that is some time, nobody else can have it then (a firm zone). Otherwise there is a moment at
+//! which all of them are under way, and any moment from the last beginning to the first end will do (a loose one). An
 //! order exists if no two firm zones overlap and no loose one lies within a firm one.
 
 use std::collections::BTreeMap;
