@@ -129,6 +129,9 @@ pub(crate) struct World {
 }
 
 const TICK: Duration = Duration::from_millis(10);
+/// What a leader may hold uncommitted beside commands: one that is larger than the limit, changes of members, the first
+/// entries of terms.
+const UNCOMMITTED_SLACK_BYTES: usize = 16 << 10;
 /// Lines of the trace that are kept.
 const TOLD_MAX: usize = 200_000;
 
@@ -339,8 +342,13 @@ impl World {
         }
         core.end_turn();
         // What was committed is looked at before anybody is told.
+        let uncommitted_bytes_max = self.shape.uncommitted_bytes_max + UNCOMMITTED_SLACK_BYTES;
         for raft in core.replicas() {
             self.checks.observe(node, raft)?;
+            if raft.role() == Role::Leader && raft.uncommitted_bytes() > uncommitted_bytes_max {
+                let (group, bytes) = (raft.group(), raft.uncommitted_bytes());
+                return Err(format!("node {} group {group}: {bytes} B uncommitted, beyond the limit", node + 1));
+            }
         }
         let mut outputs = Vec::new();
         while let Some(output) = core.poll_output() {
