@@ -260,10 +260,15 @@ impl World {
         Ok(true)
     }
 
+    /// Whether a node should have answered by now what it was asked at `at`.
+    pub(crate) fn is_overdue(&self, node: usize, at: Instant) -> bool {
+        let rested = self.nodes[node].paused_until.max(at);
+        self.now.since(rested) > PROPOSAL_TIMEOUT * ANSWER_TIMEOUTS + Duration::from_secs(1)
+    }
+
     /// Every future is answered in time, by a node that is up and not paused.
     fn still_waits(&mut self, client: usize, node: usize, at: Instant) -> Result<bool, String> {
-        let rested = self.nodes[node].paused_until.max(at);
-        if self.now.since(rested) > PROPOSAL_TIMEOUT * ANSWER_TIMEOUTS + Duration::from_secs(1) {
+        if self.is_overdue(node, at) {
             return Err(format!("client {client} waits at node {} since {} s", node + 1, at.0 as f64 / 1e9));
         }
         Ok(false)

@@ -33,9 +33,9 @@ pub(crate) struct Ambush {
 
 impl World {
     /// Something goes wrong, and later something else.
-    pub(crate) fn fault(&mut self) -> Result<(), String> {
+    pub(crate) fn fault(&mut self) {
         if !self.stormy {
-            return Ok(());
+            return;
         }
         let node = self.rng.below(self.nodes.len() as u64) as usize;
         match self.rng.below(1_000) {
@@ -72,13 +72,12 @@ impl World {
                 self.nodes[node].jump(now, by);
                 self.tell(|_| format!("the clock of node {} jumps ahead by {by:?}", node + 1));
             }
-            835..860 => self.lose_disk(node)?,
+            835..860 => self.lose_disk(node),
             860..940 => self.prepare_ambush(),
             _ => self.mend(),
         }
         let pause = self.rng.micros(20_000, 400_000);
         self.after(pause, Event::Fault);
-        Ok(())
     }
 
     /// A node's process ends, and starts again after a while.
@@ -280,17 +279,15 @@ impl World {
 
     /// A node's disk is gone for good. The operator will replace its replicas; but first somebody starts it with an empty
     /// one, under its old name, and creates its groups anew. Nobody may listen to it.
-    fn lose_disk(&mut self, node: usize) -> Result<(), String> {
+    fn lose_disk(&mut self, node: usize) {
         let known = (0..self.nodes.len()).all(|other| other == node || self.nodes[node].known_by.contains(&other));
         if self.nodes.iter().any(|node| node.lost) || !known || !self.can_lose(node) {
-            return Ok(());
+            return;
         }
         self.hits.hit("disk lost");
         self.crash(node, true);
         self.nodes[node].lose_disk(&mut self.rng);
         self.tell(|_| format!("the disk of node {} is lost", node + 1));
-        self.hits.hit("node back with an empty disk");
-        Ok(())
     }
 
     /// Nothing goes wrong any more.

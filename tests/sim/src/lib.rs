@@ -16,6 +16,7 @@ mod node;
 mod operator;
 mod rng;
 mod schedule;
+mod tell;
 mod world;
 
 pub use hits::{CLASSES, Hits};

@@ -3,7 +3,6 @@
 //! It knows everything, as no operator does, and uses that for one thing: never to ask for what nobody could survive, a
 //! majority that rests on a lost disk.
 
-use crate::node::PROPOSAL_TIMEOUT;
 use crate::world::{Event, World};
 use bytes::Bytes;
 use raftyard_raft::{Configuration, GroupId, Instant, Member, MemberChange, NodeId, Raft, ReplicaId};
@@ -123,8 +122,7 @@ impl World {
         let mut late = Ok(());
         asked.retain(|asked| {
             let waits = !self.operator_answered(asked);
-            let rested = self.nodes[asked.node].paused_until.max(asked.at);
-            if waits && self.now.since(rested) > PROPOSAL_TIMEOUT * 3 + Duration::from_secs(1) {
+            if waits && self.is_overdue(asked.node, asked.at) {
                 late = Err(format!("the operator waits at node {} for {:?}", asked.node + 1, asked.waits));
             }
             waits
@@ -293,7 +291,7 @@ impl World {
             return;
         }
         let after = if before.is_joint() { None } else { before.changed(&changes).ok() };
-        if after.as_ref().is_some_and(|after| !self.survives(after)) {
+        if after.as_ref().is_some_and(|after| !self.survives(after, None)) {
             return;
         }
         let joint = after.as_ref().is_some_and(Configuration::is_joint);
@@ -304,11 +302,11 @@ impl World {
         self.ask(node, mail, Waits::Change { joint, leaves, receiver });
     }
 
-    /// Whether the nodes whose disks are whole are a majority.
-    fn survives(&self, configuration: &Configuration) -> bool {
+    /// Whether the nodes whose disks are whole are a majority, also without `lost`.
+    fn survives(&self, configuration: &Configuration, lost: Option<usize>) -> bool {
         let whole = |replica| {
-            let node = configuration.node_of(replica);
-            node.is_some_and(|node| !self.nodes[node.0 as usize - 1].lost)
+            let node = configuration.node_of(replica).map(|node| node.0 as usize - 1);
+            node.is_some_and(|node| Some(node) != lost && !self.nodes[node].lost)
         };
         configuration.has_quorum(whole)
     }
@@ -317,11 +315,7 @@ impl World {
     pub(crate) fn can_lose(&self, lost: usize) -> bool {
         let survives = |raft: &Raft| {
             let configuration = raft.configuration();
-            let whole = |replica| {
-                let node = configuration.node_of(replica).map(|node| node.0 as usize - 1);
-                node.is_some_and(|node| node != lost && !self.nodes[node].lost)
-            };
-            configuration.is_empty() || configuration.has_quorum(whole)
+            configuration.is_empty() || self.survives(configuration, Some(lost))
         };
         // Of a node that is down nobody knows what its replicas see.
         let all_up = self.nodes.iter().all(|node| node.core.is_some() && node.ailing.is_empty());

@@ -125,15 +125,13 @@ pub(crate) struct World {
     pub(crate) told: Option<VecDeque<String>>,
     /// Faults and load go on.
     pub(crate) stormy: bool,
-    roles: Vec<(usize, GroupId, String)>,
+    pub(crate) roles: Vec<(usize, GroupId, String)>,
 }
 
 const TICK: Duration = Duration::from_millis(10);
 /// What a leader may hold uncommitted beside commands: one that is larger than the limit, changes of members, the first
 /// entries of terms.
 const UNCOMMITTED_SLACK_BYTES: usize = 16 << 10;
-/// Lines of the trace that are kept.
-const TOLD_MAX: usize = 200_000;
 
 impl World {
     pub(crate) fn new(seed: u64, listen: bool) -> Result<World, String> {
@@ -205,6 +203,9 @@ impl World {
             return Ok(());
         }
         self.tell(|_| format!("node {} starts", node + 1));
+        if self.nodes[node].lost {
+            self.hits.hit("node back with an empty disk");
+        }
         self.checks.restarted(node);
         self.after(TICK, Event::Tick { node, life });
         self.furnish(node);
@@ -257,7 +258,7 @@ impl World {
             Event::Mend => self.mend(),
             Event::Campaign { node, group } => self.campaign(node, group),
             Event::Operator => self.operate(),
-            Event::Fault => self.fault()?,
+            Event::Fault => self.fault(),
             Event::Restart { node, life } if self.nodes[node].core.is_none() && self.nodes[node].life == life => {
                 self.start(node)?;
             }
@@ -562,75 +563,6 @@ impl World {
         let leads = self.replicas(group).filter(|(_, raft)| raft.role() == Role::Leader);
         leads.max_by_key(|(_, raft)| raft.term())
     }
-
-    /// Adds a line to the trace, if anybody listens.
-    pub(crate) fn tell(&mut self, line: impl FnOnce(&World) -> String) {
-        if self.told.is_none() {
-            return;
-        }
-        let line = format!("{:>10.6} s  {}", self.now.0 as f64 / 1e9, line(self));
-        let told = self.told.as_mut().expect("looked at above");
-        if told.len() >= TOLD_MAX {
-            told.pop_front();
-        }
-        told.push_back(line);
-    }
-
-    fn tell_roles(&mut self, node: usize) {
-        if self.told.is_none() {
-            return;
-        }
-        let replicas = self.nodes[node].core.iter().flat_map(|core| core.replicas());
-        let roles: Vec<(GroupId, String)> = replicas.map(|raft| (raft.group(), describe(raft))).collect();
-        for (group, role) in roles {
-            let known = self.roles.iter_mut().find(|(of, known, _)| (*of, *known) == (node, group));
-            match known {
-                Some((_, _, known)) if *known == role => continue,
-                Some((_, _, known)) => known.clone_from(&role),
-                None => self.roles.push((node, group, role.clone())),
-            }
-            self.tell(|_| format!("node {} group {group} {role}", node + 1));
-        }
-    }
-
-    fn tell_messages(&mut self, from: usize, to: usize, frame: &[u8]) {
-        if self.told.is_none() || kind(frame) != FrameKind::Messages as u8 {
-            return;
-        }
-        let Ok(Some((frame, _))) = raftyard_runtime::wire::Frame::parse(frame, usize::MAX) else { return };
-        let mut lines = Vec::new();
-        let mut reader = raftyard_runtime::wire::BatchReader::default();
-        let read = reader.read(&frame, |message| {
-            let body = format!("{:?}", message.body);
-            let body: String = body.chars().take(120).collect();
-            let (group, term) = (message.group, message.term);
-            lines.push(format!("      {} -> {} group {group} term {term}: {body}", from + 1, to + 1));
-        });
-        if read.is_ok() {
-            lines.into_iter().for_each(|line| self.tell(|_| line));
-        }
-    }
-}
-
-fn describe(raft: &Raft) -> String {
-    let role = match (raft.role(), raft.leader()) {
-        (Role::Follower, Some(leader)) => format!("follows replica {}", leader.replica),
-        (Role::Follower, None) => "follows nobody".to_owned(),
-        (Role::PreCandidate, _) => "asks for pre-votes".to_owned(),
-        (Role::Candidate, _) => "asks for votes".to_owned(),
-        (Role::Leader, _) => "LEADS".to_owned(),
-    };
-    let ids = |members: &mut dyn Iterator<Item = raftyard_raft::Member>| {
-        members.map(|member| member.replica.to_string()).collect::<Vec<_>>().join(" ")
-    };
-    let configuration = raft.configuration();
-    let (voters, learners) = (ids(&mut configuration.voters()), ids(&mut configuration.learners()));
-    let outgoing = ids(&mut configuration.outgoing());
-    let term = raft.term();
-    format!(
-        "replica {} {role} in term {term}, voters [{voters}] old [{outgoing}] learners [{learners}]",
-        raft.replica()
-    )
 }
 
 fn discriminant_of(event: &Event) -> u64 {
