@@ -187,8 +187,7 @@ impl Raft {
 
     /// The configuration in force at the log's base, and its index.
     pub(crate) fn base_configuration(&self) -> (&Arc<Configuration>, LogIndex) {
-        let oldest = self.rare.as_ref().and_then(|rare| rare.former.first());
-        oldest.map_or((&self.configuration, self.configuration_index), |(index, c)| (c, *index))
+        self.configuration_at(self.log.base().index)
     }
 
     /// Goes on with a change whose last part was committed: ends a joint configuration, or steps down if this leader is

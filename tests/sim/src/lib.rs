@@ -17,6 +17,7 @@ mod operator;
 mod rng;
 mod schedule;
 mod tell;
+mod traffic;
 mod world;
 
 pub use hits::{CLASSES, Hits};
