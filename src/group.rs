@@ -1,12 +1,12 @@
 //! A group's handle.
 
-use crate::pending::{Pending, Refused, Unheard, ask};
+use crate::pending::{Pending, Unheard, ask};
 use bytes::Bytes;
 use raftyard_raft::{GroupId, Member, MemberChange, NodeId};
 use raftyard_runtime::group::{GroupConfig, GroupStatus, Joining};
 use raftyard_runtime::mail::{
     Applied, CampaignError, ChangeError, Changed, CreateGroupError, ForceError, Limit, Mail, NotChanged, NotProposed,
-    ProposeError, ReadAnswer, ReadError, ReadMode, TransferError, Unknown,
+    ProposeError, ReadAnswer, ReadError, ReadMode, TransferError, Unavailable, Unknown,
 };
 use raftyard_runtime::mailbox::Mailbox;
 use std::sync::Arc;
@@ -30,7 +30,7 @@ pub type Campaign = Pending<Result<(), CampaignError>>;
 pub type ForceMembership = Pending<Result<Changed, ForceError>>;
 
 /// The answer to [`GroupHandle::status`].
-pub type Status = Pending<Result<GroupStatus, StatusError>, Option<GroupStatus>>;
+pub type Status = Pending<Result<GroupStatus, Unavailable>>;
 
 /// The answer to [`Node::create_group`](crate::Node::create_group) and [`Node::join_group`](crate::Node::join_group).
 pub type CreateGroup = Pending<Result<(), CreateGroupError>>;
@@ -40,20 +40,6 @@ pub type CreateGroup = Pending<Result<(), CreateGroupError>>;
 pub struct GroupHandle {
     group: GroupId,
     mailbox: Arc<Mailbox>,
-}
-
-/// Why a status is not known.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum StatusError {
-    /// The group is not on this node.
-    #[error("no such group on this node")]
-    NoSuchGroup,
-    /// A queue is full. Try again later.
-    #[error("overloaded: {0} is full; try again later")]
-    Overloaded(Limit),
-    /// The node stopped.
-    #[error("the node stopped")]
-    Stopped,
 }
 
 impl GroupHandle {
@@ -122,20 +108,7 @@ impl GroupHandle {
 
     /// Asks how this node's replica of the group fares.
     pub fn status(&self) -> Status {
-        let mail = |reply| Mail::Status { group: self.group, reply };
-        let convert = |status: Option<GroupStatus>| status.ok_or(StatusError::NoSuchGroup);
-        Pending::send(
-            &self.mailbox,
-            mail,
-            convert,
-            || Err(StatusError::Stopped),
-            |refused| {
-                Err(match refused {
-                    Refused::Full => StatusError::Overloaded(Limit::Mailbox),
-                    Refused::Closed => StatusError::Stopped,
-                })
-            },
-        )
+        ask(&self.mailbox, |reply| Mail::Status { group: self.group, reply })
     }
 }
 
@@ -155,10 +128,16 @@ impl Unheard for ProposeError {
     const LOST: ProposeError = ProposeError::Unknown(Unknown::Stopped);
 }
 
+impl Unheard for Unavailable {
+    const FULL: Unavailable = Unavailable::Overloaded(Limit::Mailbox);
+    const CLOSED: Unavailable = Unavailable::Stopped;
+    const LOST: Unavailable = Unavailable::Stopped;
+}
+
 impl Unheard for ReadError {
-    const FULL: ReadError = ReadError::Overloaded(Limit::Mailbox);
-    const CLOSED: ReadError = ReadError::Stopped;
-    const LOST: ReadError = ReadError::Stopped;
+    const FULL: ReadError = ReadError::Unavailable(Unavailable::FULL);
+    const CLOSED: ReadError = ReadError::Unavailable(Unavailable::CLOSED);
+    const LOST: ReadError = ReadError::Unavailable(Unavailable::LOST);
 }
 
 impl Unheard for ChangeError {
@@ -168,21 +147,21 @@ impl Unheard for ChangeError {
 }
 
 impl Unheard for ForceError {
-    const FULL: ForceError = ForceError::Overloaded;
-    const CLOSED: ForceError = ForceError::Stopped;
+    const FULL: ForceError = ForceError::Unavailable(Unavailable::FULL);
+    const CLOSED: ForceError = ForceError::Unavailable(Unavailable::CLOSED);
     const LOST: ForceError = ForceError::Unknown(Unknown::Stopped);
 }
 
 impl Unheard for TransferError {
-    const FULL: TransferError = TransferError::Overloaded;
-    const CLOSED: TransferError = TransferError::Stopped;
-    const LOST: TransferError = TransferError::Stopped;
+    const FULL: TransferError = TransferError::Unavailable(Unavailable::FULL);
+    const CLOSED: TransferError = TransferError::Unavailable(Unavailable::CLOSED);
+    const LOST: TransferError = TransferError::Unavailable(Unavailable::LOST);
 }
 
 impl Unheard for CampaignError {
-    const FULL: CampaignError = CampaignError::Overloaded;
-    const CLOSED: CampaignError = CampaignError::Stopped;
-    const LOST: CampaignError = CampaignError::Stopped;
+    const FULL: CampaignError = CampaignError::Unavailable(Unavailable::FULL);
+    const CLOSED: CampaignError = CampaignError::Unavailable(Unavailable::CLOSED);
+    const LOST: CampaignError = CampaignError::Unavailable(Unavailable::LOST);
 }
 
 impl Unheard for CreateGroupError {

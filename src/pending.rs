@@ -9,32 +9,20 @@ use std::task::{Context, Poll};
 
 /// The answer to a command that was already sent: dropping this does not take the command back. Await it on any
 /// executor, or [`wait`](Pending::wait) for it on a thread that may block.
-///
-/// `R` is the form in which the core gives the answer.
 #[must_use = "the answer tells whether the command was done"]
-pub struct Pending<T, R = T> {
-    state: State<T, R>,
-    convert: fn(R) -> T,
+pub struct Pending<T> {
+    state: State<T>,
     /// The answer when the core ended without one.
     lost: fn() -> T,
 }
 
-enum State<T, R> {
+enum State<T> {
     /// The mailbox refused the command.
     Refused(T),
     /// Sent, not polled yet: can still be waited for.
-    Sent(oneshot::Receiver<R>),
-    Polled(oneshot::AsyncReceiver<R>),
+    Sent(oneshot::Receiver<T>),
+    Polled(oneshot::AsyncReceiver<T>),
     Done,
-}
-
-/// Why the mailbox refused a command.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// It is full.
-    Full,
-    /// The core is gone.
-    Closed,
 }
 
 /// How an operation's error says that its core did not take or answer it.
@@ -47,37 +35,21 @@ pub(crate) trait Unheard: Sized {
     const LOST: Self;
 }
 
-/// Sends a command whose error can say everything that may become of it.
+/// Sends a command, whose answer's error can say everything that may become of it.
 pub(crate) fn ask<T, E: Unheard>(
     mailbox: &Mailbox,
     mail: impl FnOnce(Reply<Result<T, E>>) -> Mail,
 ) -> Pending<Result<T, E>> {
-    let refused = |refused| match refused {
-        Refused::Full => Err(E::FULL),
-        Refused::Closed => Err(E::CLOSED),
+    let (reply, answer) = oneshot::channel();
+    let state = match mailbox.send(mail(reply)) {
+        Ok(()) => State::Sent(answer),
+        Err(SendError::Full(_)) => State::Refused(Err(E::FULL)),
+        Err(SendError::Closed(_)) => State::Refused(Err(E::CLOSED)),
     };
-    Pending::send(mailbox, mail, std::convert::identity, || Err(E::LOST), refused)
+    Pending { state, lost: || Err(E::LOST) }
 }
 
-impl<T, R> Pending<T, R> {
-    /// Sends a command. `refused` makes the answer when the mailbox does not take it, `lost` when the core ends without
-    /// giving one.
-    pub(crate) fn send(
-        mailbox: &Mailbox,
-        mail: impl FnOnce(Reply<R>) -> Mail,
-        convert: fn(R) -> T,
-        lost: fn() -> T,
-        refused: fn(Refused) -> T,
-    ) -> Pending<T, R> {
-        let (reply, answer) = oneshot::channel();
-        let state = match mailbox.send(mail(reply)) {
-            Ok(()) => State::Sent(answer),
-            Err(SendError::Full(_)) => State::Refused(refused(Refused::Full)),
-            Err(SendError::Closed(_)) => State::Refused(refused(Refused::Closed)),
-        };
-        Pending { state, convert, lost }
-    }
-
+impl<T> Pending<T> {
     /// Blocks this thread until the answer is there. Not for code that runs on an executor or on a core.
     ///
     /// # Panics
@@ -86,15 +58,15 @@ impl<T, R> Pending<T, R> {
         let received = match self.state {
             State::Refused(answer) => return answer,
             State::Sent(answer) => answer.recv(),
-            State::Polled(answer) => return block_on_polled(answer, self.convert, self.lost),
+            State::Polled(answer) => return block_on_polled(answer, self.lost),
             State::Done => panic!("the answer was taken already"),
         };
-        received.map_or_else(|_| (self.lost)(), self.convert)
+        received.unwrap_or_else(|_| (self.lost)())
     }
 }
 
 /// A future that was polled has left its waker behind; it is finished as a future, by a waker that unparks this thread.
-fn block_on_polled<T, R>(answer: oneshot::AsyncReceiver<R>, convert: fn(R) -> T, lost: fn() -> T) -> T {
+fn block_on_polled<T>(answer: oneshot::AsyncReceiver<T>, lost: fn() -> T) -> T {
     struct Unpark(std::thread::Thread);
     impl std::task::Wake for Unpark {
         fn wake(self: std::sync::Arc<Self>) {
@@ -106,16 +78,16 @@ fn block_on_polled<T, R>(answer: oneshot::AsyncReceiver<R>, convert: fn(R) -> T,
     let mut answer = std::pin::pin!(answer);
     loop {
         match answer.as_mut().poll(&mut context) {
-            Poll::Ready(received) => return received.map_or_else(|_| lost(), convert),
+            Poll::Ready(received) => return received.unwrap_or_else(|_| lost()),
             Poll::Pending => std::thread::park(),
         }
     }
 }
 
 // Nothing in it is ever pinned: the answer inside is boxed by its channel.
-impl<T, R> Unpin for Pending<T, R> {}
+impl<T> Unpin for Pending<T> {}
 
-impl<T, R> Future for Pending<T, R> {
+impl<T> Future for Pending<T> {
     type Output = T;
 
     /// # Panics
@@ -129,7 +101,7 @@ impl<T, R> Future for Pending<T, R> {
             State::Done => panic!("polled after it was ready"),
         };
         match Pin::new(&mut answer).poll(context) {
-            Poll::Ready(received) => Poll::Ready(received.map_or_else(|_| (this.lost)(), this.convert)),
+            Poll::Ready(received) => Poll::Ready(received.unwrap_or_else(|_| (this.lost)())),
             Poll::Pending => {
                 this.state = State::Polled(answer);
                 Poll::Pending
@@ -138,7 +110,7 @@ impl<T, R> Future for Pending<T, R> {
     }
 }
 
-impl<T, R> fmt::Debug for Pending<T, R> {
+impl<T> fmt::Debug for Pending<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = match self.state {
             State::Refused(_) => "refused",

@@ -3,7 +3,7 @@
 use raftyard::{
     ChangeError, Commands, Configuration, ConfigurationError, GroupConfig, GroupHandle, GroupId, Member, MemberChange,
     Node, NodeConfig, NodeId, NotChanged, NotProposed, ProposeError, ReadError, ReadMode, ReplicaId, Responses,
-    RoleName, StateMachine, TransferError,
+    RoleName, StateMachine, TransferError, Unavailable,
 };
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -155,7 +155,7 @@ fn reads_see_what_was_acknowledged_before_them() {
         assert_eq!(refused, ReadError::NotLeader { leader: Some(NodeId(leader)) });
     }
     let unknown = cluster.nodes[&NodeId(1)].group(GroupId(99)).read(ReadMode::Index, "").wait();
-    assert_eq!(unknown, Err(ReadError::NoSuchGroup));
+    assert_eq!(unknown, Err(Unavailable::NoSuchGroup.into()));
 }
 
 #[test]

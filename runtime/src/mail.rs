@@ -87,8 +87,8 @@ pub enum Mail {
     Status {
         /// Which.
         group: GroupId,
-        /// Who waits; `None` if the group is not here.
-        reply: Reply<Option<GroupStatus>>,
+        /// Who waits.
+        reply: Reply<Result<GroupStatus, Unavailable>>,
     },
     /// Take no more proposals, finish the writes under way, and answer everybody.
     Shutdown {
@@ -117,6 +117,49 @@ pub enum ProposeError {
     /// It may be applied, now or later, or never. Proposing it again can apply it twice.
     #[error("outcome unknown: {0}")]
     Unknown(Unknown),
+}
+
+/// Why a group can't be asked for anything here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// A queue is full. Try again later.
+    #[error("overloaded: {0} is full; try again later")]
+    Overloaded(Limit),
+    /// The group is not on this node.
+    #[error("no such group on this node")]
+    NoSuchGroup,
+    /// The group failed on this node.
+    #[error("the group failed on this node; see its status")]
+    GroupFailed,
+    /// The core's log failed; it serves nothing more.
+    #[error("this core's write-ahead log failed; see the node's log")]
+    WalFailed,
+    /// The node is shutting down, or its core ended.
+    #[error("the node stopped")]
+    Stopped,
+}
+
+impl From<Unavailable> for NotProposed {
+    fn from(unavailable: Unavailable) -> NotProposed {
+        match unavailable {
+            Unavailable::Overloaded(limit) => NotProposed::Overloaded(limit),
+            Unavailable::NoSuchGroup => NotProposed::NoSuchGroup,
+            Unavailable::GroupFailed => NotProposed::GroupFailed,
+            Unavailable::WalFailed => NotProposed::WalFailed,
+            Unavailable::Stopped => NotProposed::ShuttingDown,
+        }
+    }
+}
+
+/// What is told of a group's state by those who will know no more of it.
+impl From<Unknown> for Unavailable {
+    fn from(why: Unknown) -> Unavailable {
+        match why {
+            Unknown::WalFailed => Unavailable::WalFailed,
+            Unknown::GroupFailed => Unavailable::GroupFailed,
+            Unknown::Stopped | Unknown::TimedOut | Unknown::LeaderChanged => Unavailable::Stopped,
+        }
+    }
 }
 
 /// With which guarantee a read is served. All of these are linearizable: what the read sees is no older than anything
@@ -165,21 +208,9 @@ pub enum ReadError {
     /// It was not confirmed within `proposal_timeout`.
     #[error("not confirmed in time (proposal_timeout)")]
     TimedOut,
-    /// A queue is full. Try again later.
-    #[error("overloaded: {0} is full; try again later")]
-    Overloaded(Limit),
-    /// The group is not on this node.
-    #[error("no such group on this node")]
-    NoSuchGroup,
-    /// The group failed on this node.
-    #[error("the group failed on this node; see its status")]
-    GroupFailed,
-    /// The core's log failed; it serves nothing more.
-    #[error("this core's write-ahead log failed; see the node's log")]
-    WalFailed,
-    /// The node is shutting down, or its core ended.
-    #[error("the node stopped")]
-    Stopped,
+    /// The group can't be asked.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// A change of members that is complete.
@@ -253,21 +284,9 @@ pub enum TransferError {
         /// The node that leads, if known.
         leader: Option<NodeId>,
     },
-    /// The core's mailbox is full. Try again later.
-    #[error("overloaded: the core's mailbox (mailbox_max) is full; try again later")]
-    Overloaded,
-    /// The group is not on this node.
-    #[error("no such group on this node")]
-    NoSuchGroup,
-    /// The group failed on this node.
-    #[error("the group failed on this node; see its status")]
-    GroupFailed,
-    /// The core's log failed, so it leads nothing any more.
-    #[error("this core's write-ahead log failed; see the node's log")]
-    WalFailed,
-    /// The node is shutting down, or its core ended.
-    #[error("the node stopped")]
-    Stopped,
+    /// The group can't be asked.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// Why a replica doesn't campaign.
@@ -276,21 +295,9 @@ pub enum CampaignError {
     /// The protocol forbids it now.
     #[error(transparent)]
     Refused(#[from] raftyard_raft::CampaignError),
-    /// The core's mailbox is full. Try again later.
-    #[error("overloaded: the core's mailbox (mailbox_max) is full; try again later")]
-    Overloaded,
-    /// The group is not on this node.
-    #[error("no such group on this node")]
-    NoSuchGroup,
-    /// The group failed on this node.
-    #[error("the group failed on this node; see its status")]
-    GroupFailed,
-    /// The core's log failed, so it leads nothing any more.
-    #[error("this core's write-ahead log failed; see the node's log")]
-    WalFailed,
-    /// The node is shutting down, or its core ended.
-    #[error("the node stopped")]
-    Stopped,
+    /// The group can't be asked.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// Why a membership was not forced, or may not have been.
@@ -302,21 +309,9 @@ pub enum ForceError {
     /// It may be complete, now or later, or never. The group's status tells its members.
     #[error("outcome unknown: {0}")]
     Unknown(Unknown),
-    /// The core's mailbox is full. Try again later.
-    #[error("overloaded: the core's mailbox (mailbox_max) is full; try again later")]
-    Overloaded,
-    /// The group is not on this node.
-    #[error("no such group on this node")]
-    NoSuchGroup,
-    /// The group failed on this node.
-    #[error("the group failed on this node; see its status")]
-    GroupFailed,
-    /// The core's log failed; it takes nothing more.
-    #[error("this core's write-ahead log failed; see the node's log")]
-    WalFailed,
-    /// The node is shutting down.
-    #[error("the node is shutting down")]
-    Stopped,
+    /// The group can't be asked.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// Why a command will never be applied.
@@ -462,7 +457,7 @@ pub enum Answer {
     /// To [`Mail::ForceMembership`].
     Force(Reply<Result<Changed, ForceError>>, Result<Changed, ForceError>),
     /// To [`Mail::Status`].
-    Status(Reply<Option<GroupStatus>>, Option<Box<GroupStatus>>),
+    Status(Reply<Result<GroupStatus, Unavailable>>, Result<Box<GroupStatus>, Unavailable>),
     /// To [`Mail::Shutdown`].
     Shutdown(Reply<()>),
 }

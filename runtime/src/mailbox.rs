@@ -169,12 +169,13 @@ impl fmt::Debug for Mailbox {
 mod tests {
     use super::*;
     use crate::group::GroupStatus;
+    use crate::mail::Unavailable;
     use raftyard_raft::GroupId;
     use std::sync::Arc;
     use std::sync::atomic::AtomicU64;
     use std::thread;
 
-    fn question(group: u64) -> (Mail, oneshot::Receiver<Option<GroupStatus>>) {
+    fn question(group: u64) -> (Mail, oneshot::Receiver<Result<GroupStatus, Unavailable>>) {
         let (reply, answer) = oneshot::channel();
         (Mail::Status { group: GroupId(group), reply }, answer)
     }

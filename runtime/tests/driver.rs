@@ -6,7 +6,7 @@ use raftyard_runtime::CoreConfig;
 use raftyard_runtime::core::port::CoreId;
 use raftyard_runtime::driver::{CoreLost, CoreRunning, CoreStart, Resolver, start};
 use raftyard_runtime::group::{Commands, Responses, StateMachine};
-use raftyard_runtime::mail::Mail;
+use raftyard_runtime::mail::{Mail, Unavailable};
 use raftyard_runtime::mailbox::SendError;
 use raftyard_storage::io::WalId;
 use raftyard_storage::wal::WalConfig;
@@ -115,7 +115,7 @@ fn a_core_survives_a_flood_of_short_connections() {
     }
     let (reply, answer) = oneshot::channel();
     core.mailbox.send(Mail::Status { group: GroupId(1), reply }).expect("the core lives");
-    assert_eq!(answer.recv().expect("the core answers"), None);
+    assert_eq!(answer.recv().expect("the core answers"), Err(Unavailable::NoSuchGroup));
     core.shut_down();
     core.join().expect("not lost");
 }

@@ -13,7 +13,7 @@ use crate::random::Random;
 use crate::verify::{AppliedSequence, OperationId};
 use raftyard::{
     Commands, Configuration, CreateGroupError, GroupConfig, GroupId, LogIndex, Member, Node, NodeConfig, NodeId,
-    NotProposed, ProposeError, ReplicaId, Responses, StateMachine, StatusError,
+    NotProposed, ProposeError, ReplicaId, Responses, StateMachine, Unavailable,
 };
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -164,7 +164,7 @@ impl Served {
             "create" => self.create(group),
             "propose" => self.propose(group, OperationId(number(2))),
             "status" => match self.node.group(group).status().wait() {
-                Err(StatusError::NoSuchGroup) => "none".to_owned(),
+                Err(Unavailable::NoSuchGroup) => "none".to_owned(),
                 Err(why) => format!("failed {why}"),
                 Ok(status) => format!("status {} {}", status.leader.unwrap_or_default(), status.applied_index),
             },

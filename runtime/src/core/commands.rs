@@ -5,7 +5,7 @@ use super::durable::Creation;
 use super::port::Output;
 use super::{Core, CreationReply, Phase};
 use crate::group::{GroupConfig, Joining, StateMachine};
-use crate::mail::{Answer, Applied, CreateGroupError, Limit, Mail, NotProposed, ProposeError, Reply};
+use crate::mail::{Answer, Applied, CreateGroupError, Limit, Mail, NotProposed, ProposeError, Reply, Unavailable};
 use bytes::Bytes;
 use raftyard_raft::{Configuration, GroupId, HardState, Instant, LogIndex, ReplicaId, RestoreError};
 use raftyard_storage::wal::RecoveredGroup;
@@ -30,7 +30,8 @@ impl Core {
             Mail::Campaign { group, reply } => self.handle_campaign(now, group, reply),
             Mail::ForceMembership { group, learners, reply } => self.handle_force(now, group, learners, reply),
             Mail::Status { group, reply } => {
-                let status = self.by_group.get(&group).map(|&slot| Box::new(self.groups[slot as usize].status()));
+                let slot = self.by_group.get(&group).ok_or(Unavailable::NoSuchGroup);
+                let status = slot.map(|&slot| Box::new(self.groups[slot as usize].status()));
                 self.answer(Answer::Status(reply, status));
             }
             Mail::Shutdown { reply } => {
@@ -75,21 +76,13 @@ impl Core {
 
     /// The group that something of `bytes` may be proposed to.
     pub(super) fn slot_for_proposal(&self, group: GroupId, bytes: usize) -> Result<Slot, NotProposed> {
-        match self.phase {
-            Phase::Running => {}
-            Phase::Stopping => return Err(NotProposed::ShuttingDown),
-            Phase::Failed => return Err(NotProposed::WalFailed),
-        }
-        let slot = *self.by_group.get(&group).ok_or(NotProposed::NoSuchGroup)?;
+        let slot = self.available(group)?;
         let bytes_max = self.config.entry_bytes_max;
         if bytes > bytes_max {
             return Err(NotProposed::TooLarge { bytes, bytes_max });
         }
         if self.log_bytes > self.config.log_bytes_max {
             return Err(NotProposed::Overloaded(Limit::LogMemory));
-        }
-        if self.groups[slot as usize].failed.is_some() {
-            return Err(NotProposed::GroupFailed);
         }
         Ok(slot)
     }

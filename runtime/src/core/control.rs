@@ -144,12 +144,7 @@ impl Control {
             answers.extend([lost.reply.unknown(why)]);
         }
         if let Some(lost) = self.transfer.take() {
-            let error = match why {
-                Unknown::WalFailed => TransferError::WalFailed,
-                Unknown::GroupFailed => TransferError::GroupFailed,
-                Unknown::Stopped | Unknown::TimedOut | Unknown::LeaderChanged => TransferError::Stopped,
-            };
-            answers.extend([Answer::Transfer(lost.reply, Err(error))]);
+            answers.extend([Answer::Transfer(lost.reply, Err(TransferError::Unavailable(why.into())))]);
         }
     }
 }

@@ -6,36 +6,10 @@ use super::reads::{ReadReply, Wait};
 use super::{Core, Phase};
 use crate::mail::{
     Answer, CampaignError, ChangeError, Changed, ForceError, Limit, NotChanged, NotProposed, ReadError, ReadMode,
-    Reply, TransferError,
+    Reply, TransferError, Unavailable,
 };
 use bytes::Bytes;
 use raftyard_raft::{ConfigurationEntry, GroupId, Instant, LogPosition, Member, MemberChange, NodeId};
-
-/// Why a group can't be operated on at all.
-enum Unavailable {
-    NoSuchGroup,
-    GroupFailed,
-    WalFailed,
-    Stopped,
-}
-
-/// Each operation's error has the same four words for it.
-macro_rules! from_unavailable {
-    ($($error:ident),*) => {
-        $(impl From<Unavailable> for $error {
-            fn from(unavailable: Unavailable) -> $error {
-                match unavailable {
-                    Unavailable::NoSuchGroup => $error::NoSuchGroup,
-                    Unavailable::GroupFailed => $error::GroupFailed,
-                    Unavailable::WalFailed => $error::WalFailed,
-                    Unavailable::Stopped => $error::Stopped,
-                }
-            }
-        })*
-    };
-}
-
-from_unavailable!(ReadError, TransferError, CampaignError, ForceError);
 
 impl Core {
     pub(super) fn handle_read(&mut self, now: Instant, group: GroupId, mode: ReadMode, query: Bytes, reply: ReadReply) {
@@ -54,7 +28,7 @@ impl Core {
     fn begin_read(&mut self, now: Instant, group: GroupId, mode: ReadMode) -> Result<(Slot, Wait), ReadError> {
         let slot = self.available(group)?;
         if self.reads >= self.config.reads_max {
-            return Err(ReadError::Overloaded(Limit::Reads));
+            return Err(Unavailable::Overloaded(Limit::Reads).into());
         }
         let raft = &mut self.groups[slot as usize].raft;
         let wait = match mode {
@@ -206,7 +180,7 @@ impl Core {
     }
 
     /// A group that serves.
-    fn available(&self, group: GroupId) -> Result<Slot, Unavailable> {
+    pub(super) fn available(&self, group: GroupId) -> Result<Slot, Unavailable> {
         match self.phase {
             Phase::Running => {}
             Phase::Stopping => return Err(Unavailable::Stopped),

@@ -2,7 +2,7 @@
 //! miss.
 
 use crate::group::StateMachine;
-use crate::mail::{Answer, ReadAnswer, ReadError, Reply};
+use crate::mail::{Answer, ReadAnswer, ReadError, Reply, Unavailable};
 use bytes::Bytes;
 use raftyard_raft::{Instant, LogIndex, Raft, ReadState, ReadTicket};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -68,12 +68,12 @@ impl Reads {
         for read in ended {
             let result = match (read.wait, &panicked) {
                 (Wait::Ticket(_), _) => Err(ReadError::LeaderChanged),
-                (Wait::Applied(_), Some(_)) => Err(ReadError::GroupFailed),
+                (Wait::Applied(_), Some(_)) => Err(Unavailable::GroupFailed.into()),
                 (Wait::Applied(_), None) => {
                     let answered = catch_unwind(AssertUnwindSafe(|| machine.read(&read.query)));
                     answered.map(|response| ReadAnswer { index: raft.applied(), response }).map_err(|panic| {
                         panicked = Some(panic);
-                        ReadError::GroupFailed
+                        Unavailable::GroupFailed.into()
                     })
                 }
             };
@@ -94,8 +94,8 @@ impl Reads {
     }
 
     /// Answers all, because nothing more will be known of them here.
-    pub(super) fn give_up(&mut self, why: ReadError, answers: &mut impl Extend<Answer>) {
-        answers.extend(self.waiting.drain(..).map(|read| Answer::Read(read.reply, Err(why))));
+    pub(super) fn give_up(&mut self, why: Unavailable, answers: &mut impl Extend<Answer>) {
+        answers.extend(self.waiting.drain(..).map(|read| Answer::Read(read.reply, Err(why.into()))));
     }
 }
 

@@ -3,7 +3,7 @@
 use super::control::Control;
 use super::reads::Reads;
 use crate::group::{Commands, GroupStatus, Responses, RoleName, StateMachine};
-use crate::mail::{Answer, Applied, NotProposed, ProposeError, ReadError, Reply, Unknown};
+use crate::mail::{Answer, Applied, NotProposed, ProposeError, Reply, Unknown};
 use bytes::Bytes;
 use raftyard_raft::{
     ConfigurationEntry, Entries, Entry, EntryKind, Instant, LogPosition, NodeId, Raft, ReplicaId, Role,
@@ -105,12 +105,7 @@ impl GroupSlot {
     /// Answers everybody, because nothing more will be known here.
     pub(super) fn give_up(&mut self, why: Unknown, answers: &mut impl Extend<Answer>) {
         answers.extend(self.pending.drain(..).map(|lost| Answer::Propose(lost.reply, Err(ProposeError::Unknown(why)))));
-        let read = match why {
-            Unknown::WalFailed => ReadError::WalFailed,
-            Unknown::GroupFailed => ReadError::GroupFailed,
-            Unknown::Stopped | Unknown::TimedOut | Unknown::LeaderChanged => ReadError::Stopped,
-        };
-        self.reads.give_up(read, answers);
+        self.reads.give_up(why.into(), answers);
         if let Some(mut control) = self.control.take() {
             control.give_up(why, answers);
         }
