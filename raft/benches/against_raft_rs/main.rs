@@ -9,12 +9,16 @@
 //! A batch is proposed in one turn. raft-rs gets it as one message, which is not what its `propose` does but the least it
 //! can do; what `propose` does stands below it.
 
+// What counts, and our three replicas, are those of the tests.
+#[path = "../../tests/cost/counting.rs"]
 mod counting;
 mod ours;
+#[path = "../../tests/cost/replicas.rs"]
+mod replicas;
 mod theirs;
 
 use bytes::Bytes;
-use ours::Ours;
+use replicas::Replicas as Ours;
 use std::time::Instant;
 
 /// raft-rs, as sparingly as can be.

@@ -1,13 +1,19 @@
-//! An allocator that counts while it is told to, so that what is timed hardly pays for it.
+//! An allocator that counts on the thread that asks it to, and while it does, so that what is timed hardly pays for it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::cell::Cell;
+use std::thread::LocalKey;
 
 pub(crate) struct Counting;
 
-static ON: AtomicBool = AtomicBool::new(false);
-static ALLOCATIONS: AtomicUsize = AtomicUsize::new(0);
-static FREED: AtomicUsize = AtomicUsize::new(0);
+type Counter = LocalKey<Cell<usize>>;
+
+// None of these is made by an allocation or dropped, which an allocator could not bear.
+thread_local! {
+    static ON: Cell<bool> = const { Cell::new(false) };
+    static ALLOCATIONS: Cell<usize> = const { Cell::new(0) };
+    static FREED: Cell<usize> = const { Cell::new(0) };
+}
 
 // SAFETY: every call is passed on to the system's allocator unchanged; counting touches no memory of it.
 unsafe impl GlobalAlloc for Counting {
@@ -30,9 +36,9 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-fn count(counter: &AtomicUsize, by: usize) {
-    if ON.load(Relaxed) {
-        counter.fetch_add(by, Relaxed);
+fn count(counter: &'static Counter, by: usize) {
+    if ON.get() {
+        counter.set(counter.get() + by);
     }
 }
 
@@ -46,10 +52,10 @@ pub(crate) fn freed(run: impl FnOnce()) -> usize {
     during(&FREED, run)
 }
 
-fn during(counter: &AtomicUsize, run: impl FnOnce()) -> usize {
-    counter.store(0, Relaxed);
-    ON.store(true, Relaxed);
+fn during(counter: &'static Counter, run: impl FnOnce()) -> usize {
+    counter.set(0);
+    ON.set(true);
     run();
-    ON.store(false, Relaxed);
-    counter.load(Relaxed)
+    ON.set(false);
+    counter.get()
 }
