@@ -17,6 +17,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+#[path = "../shared/dice.rs"]
 mod dice;
 mod group;
 mod invariants;
@@ -30,6 +31,8 @@ mod totals;
 mod translate;
 
 use totals::Totals;
+
+const DICE_SALT: u64 = 0x0AC1E;
 
 const SCHEDULES: u64 = 500;
 

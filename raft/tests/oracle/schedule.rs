@@ -55,7 +55,7 @@ pub(crate) fn run(seed: u64, traced: bool) -> Totals {
 
 impl Schedule {
     fn new(seed: u64) -> Schedule {
-        let mut dice = Dice::new(seed);
+        let mut dice = Dice::salted(seed, crate::DICE_SALT);
         let (size, their_count) = MIXES[seed as usize % MIXES.len()];
         let first = dice.below(size);
         let is_theirs = |id: usize| (id + first) % size < their_count;

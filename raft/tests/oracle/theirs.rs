@@ -72,7 +72,7 @@ impl Theirs {
             commit: 0,
             writes: VecDeque::new(),
             ticked: Instant(0),
-            dice: Dice::new(0),
+            dice: Dice::salted(0, crate::DICE_SALT),
             reads: Vec::new(),
         }
     }
@@ -164,7 +164,7 @@ impl Replica for Theirs {
         let quiet = slog::Logger::root(slog::Discard, slog::o!());
         let node = RawNode::new(&config, Store { hard, entries, members }, &quiet);
         self.node = Some(node.expect("a disk that was written by raft-rs opens"));
-        self.dice = Dice::new(seed);
+        self.dice = Dice::salted(seed, crate::DICE_SALT);
         self.ticked = now;
         let timeout = ELECTION_TICKS + self.dice.below(ELECTION_TICKS);
         self.node.as_mut().expect("it has just started").raft.set_randomized_election_timeout(timeout);

@@ -2,7 +2,8 @@
 //! nothing.
 
 use crate::cluster::{Cluster, Disk, GROUP, fresh, settings};
-use crate::random::{Dice, settle};
+use crate::dice::Dice;
+use crate::random::settle;
 use bytes::Bytes;
 use raftyard_raft::{
     Body, Configuration, ConfigurationEntry, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, Member,
@@ -35,13 +36,13 @@ fn entries(dice: &mut Dice, previous: LogPosition) -> Vec<Entry> {
     let mut at = previous;
     let mut entries = Vec::new();
     for _ in 0..dice.below(4) {
-        at.index = if dice.below(8) == 0 { index(dice) } else { LogIndex(at.index.0.wrapping_add(1)) };
-        at.term = if dice.below(6) == 0 { Term(number(dice)) } else { Term(at.term.0.max(1)) };
+        at.index = if dice.once_in(8) { index(dice) } else { LogIndex(at.index.0.wrapping_add(1)) };
+        at.term = if dice.once_in(6) { Term(number(dice)) } else { Term(at.term.0.max(1)) };
         let kind = [EntryKind::Command, EntryKind::Empty, EntryKind::Configuration][dice.below(9) / 4];
         let data = match kind {
             EntryKind::Configuration if dice.below(4) > 0 => {
                 let configuration = configurations()[dice.below(4)].clone();
-                ConfigurationEntry { configuration, context: Bytes::new(), forced: dice.below(8) == 0 }.encode()
+                ConfigurationEntry { configuration, context: Bytes::new(), forced: dice.once_in(8) }.encode()
             }
             _ => Bytes::from_static(b"hostile"),
         };
@@ -63,7 +64,7 @@ fn configurations() -> &'static [Configuration; 4] {
 }
 
 fn body<'a>(dice: &mut Dice, raft: &Raft, previous: LogPosition, entries: &'a [Entry]) -> Body<'a> {
-    let granted = dice.below(2) == 0;
+    let granted = dice.once_in(2);
     match dice.below(18) {
         0 => Body::PreVote { last: position(dice, raft), priority: dice.below(3) as u8 },
         1 => Body::PreVoteAnswer { granted },
@@ -170,11 +171,11 @@ fn command(dice: &mut Dice, raft: &mut Raft, now: Instant, tickets: &mut Vec<Rea
         12 => raft.handle_unreachable(peer),
         13 => raft.handle_reachable(peer),
         14 => raft.set_priority(dice.below(3) as u8),
-        15 if dice.below(4) == 0 => {
+        15 if dice.once_in(4) => {
             let learner = Member { replica: ReplicaId(number(dice)), node: NodeId(number(dice)) };
             let _ = raft.force_membership(now, vec![learner; dice.below(3)]);
         }
-        16 if dice.below(4) == 0 => raft.step_down(now),
+        16 if dice.once_in(4) => raft.step_down(now),
         _ => {}
     }
     let _ = raft.lease_read(now);
@@ -224,8 +225,8 @@ fn garbage_never_panics_and_what_is_refused_changes_nothing() {
                 1..16 => Term(raft.term().0.wrapping_add(1)),
                 _ => raft.term(),
             };
-            let to = ReplicaId(1 + u64::from(dice.below(20) == 0));
-            let group = if dice.below(20) == 0 { GroupId(1) } else { GROUP };
+            let to = ReplicaId(1 + u64::from(dice.once_in(20)));
+            let group = if dice.once_in(20) { GroupId(1) } else { GROUP };
             let from = ReplicaId([2, 3, dice.below(5)][dice.below(3)] as u64);
             let message = Message { group, from, to, term, body: body(&mut dice, raft, previous, &entries) };
             let (before, role) = (fingerprint(raft), raft.role());

@@ -6,6 +6,8 @@
 mod clock;
 mod cluster;
 mod commands;
+#[path = "../shared/dice.rs"]
+mod dice;
 mod hostile;
 mod invariants;
 mod leases;

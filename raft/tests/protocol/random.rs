@@ -83,20 +83,3 @@ pub(crate) fn settle(cluster: &mut Cluster) {
     }
     panic!("a group that nobody disturbs talks for ever");
 }
-
-/// Throws of dice, all decided by the seed.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    pub(crate) fn next(&mut self) -> u64 {
-        // Xorshift, with a multiplication so that the low bits are good too.
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
-    }
-
-    pub(crate) fn below(&mut self, n: usize) -> usize {
-        ((u128::from(self.next()) * n as u128) >> 64) as usize
-    }
-}

@@ -79,7 +79,7 @@ pub(crate) fn beat(s: &mut Schedule) -> Option<usize> {
 }
 
 pub(crate) fn campaign(s: &mut Schedule, id: usize) {
-    let (now, stops) = (s.cluster.time(id), s.dice.below(4) == 0);
+    let (now, stops) = (s.cluster.time(id), s.dice.once_in(4));
     let campaigns = s.touch(id, |cluster| {
         let raft = cluster.raft(id).expect("it is up");
         if stops {
@@ -92,7 +92,7 @@ pub(crate) fn campaign(s: &mut Schedule, id: usize) {
 }
 
 fn link(s: &mut Schedule, id: usize) {
-    let (peer, stands) = (ReplicaId(1 + s.dice.below(REPLICAS) as u64), s.dice.below(2) == 0);
+    let (peer, stands) = (ReplicaId(1 + s.dice.below(REPLICAS) as u64), s.dice.once_in(2));
     s.touch(id, |cluster| {
         let raft = cluster.raft(id).expect("it is up");
         if stands { raft.handle_reachable(peer) } else { raft.handle_unreachable(peer) }
@@ -102,7 +102,7 @@ fn link(s: &mut Schedule, id: usize) {
 fn crash_or_restart(s: &mut Schedule) {
     let down: Vec<usize> =
         s.cluster.ids().filter(|id| s.cluster.replica(*id).exists && s.raft(*id).is_none()).collect();
-    if !down.is_empty() && s.dice.below(2) == 0 {
+    if !down.is_empty() && s.dice.once_in(2) {
         let id = down[s.dice.below(down.len())];
         return restart(s, id, LogIndex(0));
     }
@@ -110,7 +110,7 @@ fn crash_or_restart(s: &mut Schedule) {
         && let Some(id) = s.someone()
     {
         let applied = crash(s, id);
-        if s.dice.below(3) == 0 {
+        if s.dice.once_in(3) {
             restart(s, id, applied);
         }
     }
@@ -234,7 +234,7 @@ pub(crate) fn transfer(s: &mut Schedule) -> Option<usize> {
 }
 
 fn read(s: &mut Schedule) -> Option<usize> {
-    let id = if s.dice.below(2) == 0 { s.leader()? } else { s.someone()? };
+    let id = if s.dice.once_in(2) { s.leader()? } else { s.someone()? };
     s.reads.begin(&mut s.cluster, id);
     Some(id)
 }
@@ -255,7 +255,7 @@ fn compact(s: &mut Schedule, id: usize) {
 /// A leader hears that a snapshot did not arrive; seldom though it did, or will.
 fn report_snapshot(s: &mut Schedule) -> Option<usize> {
     let (from, to) = match s.failed.len() {
-        0 if s.dice.below(4) == 0 => (s.leader()?, 1 + s.dice.below(REPLICAS)),
+        0 if s.dice.once_in(4) => (s.leader()?, 1 + s.dice.below(REPLICAS)),
         0 => return None,
         count => {
             let place = s.dice.below(count);
@@ -272,7 +272,7 @@ fn pause(s: &mut Schedule) {
     if s.dice.below(12) >= s.nastiness {
         return;
     }
-    let id = if s.dice.below(2) == 0 { s.leader() } else { s.someone() };
+    let id = if s.dice.once_in(2) { s.leader() } else { s.someone() };
     if let Some(id) = id {
         s.paused[id] = s.step + 1 + s.dice.below(80) as u32;
         s.totals.add(Event::Paused, 1);
@@ -307,7 +307,7 @@ pub(crate) fn flush(s: &mut Schedule, rounds: usize) {
 
 /// A leader that is heard, but whose entries arrive nowhere, for so long that it gives up.
 fn stall(s: &mut Schedule) {
-    let Some(id) = s.leader().filter(|_| s.dice.below(3) == 0) else { return };
+    let Some(id) = s.leader().filter(|_| s.dice.once_in(3)) else { return };
     s.mute = Some(id);
     let pause = s.settings.election_timeout_min.as_nanos() as usize / 4;
     for _ in 0..60 {

@@ -7,32 +7,31 @@ use raftyard_raft::{Raft, Role};
 
 pub(crate) fn ambush(s: &mut Schedule) {
     let Some(old) = s.leader() else { return };
-    if s.dice.below(2) == 0 {
+    if s.dice.once_in(2) {
         beat(s);
         s.turn(old);
         flush(s, 2);
     }
-    let transfers = s.dice.below(3) == 0;
+    let transfers = s.dice.once_in(3);
     if transfers {
         transfer(s);
         s.turn(old);
         let rounds = s.dice.below(2);
         flush(s, rounds);
     }
-    if s.dice.below(2) == 0 {
+    if s.dice.once_in(2) {
         s.reads.begin(&mut s.cluster, old);
         s.turn(old);
     }
     s.check();
     // The old leader stays behind, sometimes with company.
     let company = s.dice.next() as u32 & s.dice.next() as u32;
-    s.side =
-        (1 << old | company & if s.dice.below(3) == 0 { u32::MAX } else { 0 }, s.step + 1 + s.dice.below(40) as u32);
+    s.side = (1 << old | company & if s.dice.once_in(3) { u32::MAX } else { 0 }, s.step + 1 + s.dice.below(40) as u32);
     let others: Vec<usize> = s.cluster.ids().filter(|id| s.side.0 & (1 << id) == 0 && s.raft(*id).is_some()).collect();
     if others.is_empty() {
         return;
     }
-    if s.dice.below(4) == 0 {
+    if s.dice.once_in(4) {
         for id in &others {
             let applied = crash(s, *id);
             restart(s, *id, applied);

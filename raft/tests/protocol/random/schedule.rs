@@ -1,13 +1,14 @@
 //! One schedule: a group, what hinders it, and what is watched while something happens to it.
 
+use super::acts;
 use super::events::{Event, Totals};
 use super::promises::Promises;
 use super::reads::{self, Reads};
 use super::view::View;
 use super::watch::Watch;
-use super::{Dice, acts};
 use crate::clock::Clock;
 use crate::cluster::{Cluster, Disk, member};
+use crate::dice::Dice;
 use crate::packet::Packet;
 use raftyard_raft::{Body, Configuration, Instant, Message, Raft, ReplicaId, Role, Settings, Term};
 use std::collections::HashSet;
@@ -47,7 +48,7 @@ pub(crate) struct Schedule {
 
 impl Schedule {
     pub(crate) fn new(seed: u64, traced: bool) -> Schedule {
-        let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5EED);
+        let mut dice = Dice::salted(seed, 0x5EED);
         let size = [1, 2, 3, 3, 3, 3, 4, 5][dice.below(8)];
         let learners = [0, 0, 1][dice.below(3)];
         let settings = Settings {
@@ -57,7 +58,7 @@ impl Schedule {
             inflight_appends_max: 1 + dice.below(3),
             inflight_bytes_max: 1 << dice.below(10),
             uncommitted_bytes_max: 1_000,
-            leases: dice.below(2) == 0,
+            leases: dice.once_in(2),
             clock_drift_max_ppm: [1_000, 50_000, 200_000][dice.below(3)],
         };
         // A thousandth within the bound, for what is lost in whole nanoseconds.
@@ -98,7 +99,7 @@ impl Schedule {
     /// Something happens, somewhere.
     pub(crate) fn run_step(&mut self, step: u32) {
         self.step = step;
-        if self.dice.below(2) == 0 {
+        if self.dice.once_in(2) {
             self.pass(self.pace);
         }
         acts::act(self);
@@ -157,7 +158,7 @@ impl Schedule {
         let leads = |id: &usize| self.is_awake(*id) && self.raft(*id).is_some_and(|r| r.role() == Role::Leader);
         let mut leaders: Vec<usize> = self.cluster.ids().filter(leads).collect();
         leaders.sort_by_key(|id| self.raft(*id).map(|raft| std::cmp::Reverse(raft.term())));
-        let place = if self.dice.below(8) == 0 { self.dice.below(leaders.len().max(1)) } else { 0 };
+        let place = if self.dice.once_in(8) { self.dice.below(leaders.len().max(1)) } else { 0 };
         leaders.get(place).copied()
     }
 

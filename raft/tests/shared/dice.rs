@@ -1,11 +1,12 @@
 //! Throws of dice, all decided by a seed.
 
 #[derive(Debug)]
-pub(crate) struct Dice(u64);
+pub(crate) struct Dice(pub(crate) u64);
 
 impl Dice {
-    pub(crate) fn new(seed: u64) -> Dice {
-        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x0AC1E)
+    /// Of a test whose dice fall otherwise than another's of the same seed, by its `salt`.
+    pub(crate) fn salted(seed: u64, salt: u64) -> Dice {
+        Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt)
     }
 
     pub(crate) fn next(&mut self) -> u64 {
