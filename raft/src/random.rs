@@ -1,4 +1,5 @@
-//! A small generator of pseudo-random numbers for election time-outs and the names of read requests. Its seed is an input: equal seeds, equal runs.
+//! A small generator of pseudo-random numbers for election time-outs and the names of read requests. Its seed is an
+//! input: equal seeds, equal runs.
 
 use core::time::Duration;
 
