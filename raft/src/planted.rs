@@ -4,7 +4,7 @@
 //! Used by this crate, the log and the core, each where the line stands that the bug leaves out.
 
 /// A bug. Its number is that of the list of faults that every part of Raftyard answers to; what has no number there has one
-/// from 20 on. Numbers 8, 11 and 12 come with snapshots and sessions.
+/// from 20 on. Numbers 8 and 11 come with snapshots and sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Bug {
@@ -44,6 +44,16 @@ pub enum Bug {
     WholeCut = 27,
     /// A configuration stays when its entry is cut off.
     ConfigurationKept = 28,
+    /// A segment is used again before enough batches say that the log begins behind it.
+    RecycledEarly = 12,
+    /// Entries that were moved are replayed as if they were new ones.
+    RelocatedAppended = 40,
+    /// A segment is given up before what was moved out of it is durable.
+    SourceFreedEarly = 41,
+    /// Checkpoints forget which replicas were removed.
+    TombstoneDropped = 42,
+    /// What a batch repeats of the one before is not looked at.
+    EchoIgnored = 43,
 }
 
 /// All of them.
@@ -66,6 +76,11 @@ pub const BUGS: &[Bug] = &[
     Bug::ChangeTooEarly,
     Bug::WholeCut,
     Bug::ConfigurationKept,
+    Bug::RecycledEarly,
+    Bug::RelocatedAppended,
+    Bug::SourceFreedEarly,
+    Bug::TombstoneDropped,
+    Bug::EchoIgnored,
 ];
 
 /// Whether a bug is switched on.

@@ -7,7 +7,7 @@
 
 use crate::aligned::AlignedBuf;
 use crate::format::field::{Fields, checksum_around, is_zero, put};
-use crate::format::{FORMAT_VERSION, StoreId};
+use crate::format::{FORMAT_VERSION, FORMAT_VERSION_OLDEST, StoreId, Writer};
 use crate::io::{BLOCK_BYTES, Directory, Disk, FileId, FileName, FilePath, IoError, IoOp, IoOutput, WalId, WriteMode};
 use raftyard_raft::NodeId;
 use std::fmt;
@@ -15,7 +15,9 @@ use std::fmt;
 /// First bytes of a manifest.
 pub const MANIFEST_MAGIC: [u8; 8] = *b"RYMANIFS";
 const CHECKSUM_AT: usize = 12;
+const WRITER_AT: usize = 56;
 const WALS_AT: usize = 64;
+const FLAG_FORGETFUL: u32 = 1;
 const ENOENT: i32 = 2;
 
 /// Names a cluster. Nodes of different clusters refuse each other.
@@ -39,6 +41,9 @@ pub struct Manifest {
     pub store: StoreId,
     /// The node's logs, one a core. Invariant: 1 to [`Manifest::WALS_MAX`].
     pub wals: Vec<WalId>,
+    /// A log lost batches and nothing says whose: the node may have forgotten that it had a replica, so that groups are
+    /// only joined here, under new replica ids.
+    pub forgetful: bool,
 }
 
 /// Why there is no usable manifest.
@@ -59,10 +64,15 @@ pub enum ManifestError {
     )]
     Damaged,
     /// Written by another version.
-    #[error("manifest: format version {version}, this program reads only {FORMAT_VERSION}")]
+    #[error(
+        "manifest: format version {version}, written by {writer}; this is {this}, which reads versions \
+         {FORMAT_VERSION_OLDEST} to {FORMAT_VERSION}: start {writer} or a later one", this = Writer::this()
+    )]
     UnknownVersion {
         /// The version found.
         version: u16,
+        /// Who wrote it.
+        writer: Writer,
     },
     /// The node would have no log, or too many.
     #[error("{count} logs: 1 to {max} are allowed", max = Manifest::WALS_MAX)]
@@ -120,6 +130,21 @@ impl Manifest {
         if names.iter().any(|(name, _)| *name == FileName::Manifest) {
             return Err(ManifestError::Exists);
         }
+        self.write(disk, &names)
+    }
+
+    /// Writes it in the place of the one that is there, durably and as a whole. Blocking.
+    ///
+    /// # Errors
+    /// [`ManifestError`] if the disk fails; the call can be repeated.
+    pub fn replace(&self, disk: &mut dyn Disk) -> Result<(), ManifestError> {
+        match execute(disk, path(FileName::Manifest), IoOp::List(Directory::Root))? {
+            IoOutput::Names(names) => self.write(disk, &names),
+            _ => panic!("the device answers a listing with names"),
+        }
+    }
+
+    fn write(&self, disk: &mut dyn Disk, names: &[(FileName, u64)]) -> Result<(), ManifestError> {
         let new = path(FileName::ManifestNew);
         if names.iter().any(|(name, _)| *name == FileName::ManifestNew) {
             // Left by a start that did not finish.
@@ -144,6 +169,9 @@ impl Manifest {
         put(block, 24, self.cluster.0.to_le_bytes());
         put(block, 32, self.store.0.to_le_bytes());
         put(block, 48, u32::try_from(self.wals.len()).expect("at most WALS_MAX logs").to_le_bytes());
+        let flags = if self.forgetful { FLAG_FORGETFUL } else { 0 };
+        put(block, 52, flags.to_le_bytes());
+        put(block, WRITER_AT, Writer::this().bytes());
         for (place, wal) in self.wals.iter().enumerate() {
             put(block, WALS_AT + 2 * place, wal.0.to_le_bytes());
         }
@@ -165,25 +193,30 @@ impl Manifest {
         if fields.u32() != Some(checksum_around(0, block, CHECKSUM_AT)) {
             return Err(ManifestError::Damaged);
         }
-        if version != FORMAT_VERSION {
-            return Err(ManifestError::UnknownVersion { version });
+        if !(FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version) {
+            let writer = block[WRITER_AT..].first_chunk().map_or_else(Writer::default, |b| Writer::from_bytes(*b));
+            return Err(ManifestError::UnknownVersion { version, writer });
         }
-        let manifest = Self::decode_body(&mut fields).ok_or(ManifestError::Damaged)?;
+        let manifest = Self::decode_body(&mut fields, version).ok_or(ManifestError::Damaged)?;
         let rest = &block[WALS_AT + 2 * manifest.wals.len()..];
         if reserved == 0 && is_zero(rest) { Ok(manifest) } else { Err(ManifestError::Damaged) }
     }
 
-    fn decode_body(fields: &mut Fields<'_>) -> Option<Manifest> {
+    fn decode_body(fields: &mut Fields<'_>, version: u16) -> Option<Manifest> {
         let node = NodeId(fields.u64()?);
         let cluster = ClusterId(fields.u64()?);
         let store = StoreId(fields.u128()?);
         let count = fields.u32()? as usize;
-        fields.zeroes::<12>()?;
+        let flags = fields.u32()?;
+        let writer: [u8; 8] = fields.array()?;
+        if flags & !FLAG_FORGETFUL != 0 || (version == 1 && (flags != 0 || writer != [0; 8])) {
+            return None;
+        }
         if !(1..=Self::WALS_MAX).contains(&count) {
             return None;
         }
         let wals = (0..count).map(|_| fields.u16().map(WalId)).collect::<Option<Vec<WalId>>>()?;
-        Some(Manifest { node, cluster, store, wals })
+        Some(Manifest { node, cluster, store, wals, forgetful: flags & FLAG_FORGETFUL != 0 })
     }
 }
 
@@ -210,7 +243,13 @@ mod tests {
     use crate::sim::SimDisk;
 
     fn manifest() -> Manifest {
-        Manifest { node: NodeId(7), cluster: ClusterId(9), store: StoreId(1 << 100), wals: vec![WalId(0), WalId(1)] }
+        Manifest {
+            node: NodeId(7),
+            cluster: ClusterId(9),
+            store: StoreId(1 << 100),
+            wals: vec![WalId(0), WalId(1)],
+            forgetful: false,
+        }
     }
 
     #[test]
@@ -245,7 +284,7 @@ mod tests {
         let mut written = AlignedBuf::zeroed(BLOCK_BYTES);
         manifest().encode(&mut written);
         assert_eq!(Manifest::decode(&written), Ok(manifest()));
-        for at in [10, 52, WALS_AT + 4, BLOCK_BYTES - 1] {
+        for at in [10, 53, WALS_AT + 4, BLOCK_BYTES - 1] {
             let mut block = written.to_vec();
             block[at] = 1;
             let checksum = checksum_around(0, &block, CHECKSUM_AT);

@@ -10,7 +10,7 @@ use raftyard_storage::aligned::AlignedBuf;
 use raftyard_storage::io::{Directory, Disk, FileId, IoError, IoId, IoOp, IoOutput, IoResult, WriteMode};
 use raftyard_storage::sim::SimDisk;
 use raftyard_storage::wal::{BatchSeq, Recovered, Wal, WalConfig};
-use rig::{Model, Random, config};
+use rig::{Model, Random, config, state};
 use std::collections::BTreeSet;
 
 /// A durability rule to break.
@@ -37,6 +37,8 @@ struct Life {
     plant: Plant,
     random: Random,
     depth: usize,
+    /// What is recorded in a round, at most.
+    steps: u64,
     model: Model,
     released: BatchSeq,
     initialised: bool,
@@ -44,6 +46,16 @@ struct Life {
     kept: BTreeSet<FileId>,
     /// Operations until the end of this round.
     left: u64,
+    seen: Seen,
+}
+
+/// What lives went through, so that a test can tell that it tests something.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seen {
+    checkpoints: u64,
+    clean: u64,
+    given_up: u64,
+    tears: u64,
 }
 
 impl Disk for Life {
@@ -78,11 +90,13 @@ impl Life {
             plant,
             random: Random(seed),
             depth: 1 + (seed % 3) as usize,
-            model: Model::default(),
+            steps: 60,
+            model: Model { churns: seed % 2 == 1, ..Model::default() },
             released: BatchSeq(0),
             initialised: false,
             kept: BTreeSet::new(),
             left: 0,
+            seen: Seen::default(),
         }
     }
 
@@ -114,6 +128,10 @@ impl Life {
             Err(_) => {}
             Ok((mut wal, recovered)) => {
                 self.judge(&recovered)?;
+                self.seen.checkpoints += u64::from(recovered.stats.checkpoint.is_some());
+                self.seen.clean += u64::from(recovered.stats.clean);
+                self.seen.given_up += u64::from(recovered.stats.first_segment.0 > 1);
+                self.seen.tears += u64::from(recovered.stats.tear.is_some());
                 self.released = wal.released();
                 self.initialised = true;
                 self.work(&mut wal);
@@ -127,17 +145,16 @@ impl Life {
     /// recovery ended at: a start that was itself cut short may have given the numbers of torn batches to its own.
     fn judge(&mut self, recovered: &Recovered) -> Result<(), String> {
         let mut candidates = self.released.0..=recovered.stats.last.0;
-        let found = candidates.rfind(|last| {
-            let state = self.model.state(BatchSeq(*last));
-            (&state.groups, &state.peers) == (&recovered.groups, &recovered.peers)
-        });
+        let (held, _) = state(&mut self.disk).map_err(|error| format!("unreadable: {error}"))?;
+        let found = candidates.rfind(|last| self.model.state(BatchSeq(*last)) == held);
         let last = found.ok_or_else(|| format!("not the log from {} to {}", self.released, recovered.stats.last))?;
         self.model.cut(BatchSeq(last));
         Ok(())
     }
 
     fn work(&mut self, wal: &mut Wal) {
-        let mut steps = 60;
+        let mut steps = self.steps;
+        let closes = self.random.below(3) == 0;
         while self.left > 0 {
             if steps > 0 && wal.has_room() && self.random.below(3) > 0 {
                 steps -= 1;
@@ -151,7 +168,13 @@ impl Life {
             let in_flight: Vec<IoId> = self.disk.in_flight().collect();
             if in_flight.is_empty() {
                 if steps == 0 && wal.is_idle() {
-                    return;
+                    if !closes || wal.is_closed() {
+                        return;
+                    }
+                    wal.close();
+                }
+                if wal.wants_seal() && self.random.below(2) == 0 {
+                    wal.seal();
                 }
                 continue;
             }
@@ -226,4 +249,28 @@ fn each_forgotten_durability_rule_is_found() {
         let found = (0..1000).find(|seed| live(plant, *seed, 20 + seed % 100).is_err());
         assert!(found.is_some(), "{plant:?} was not found");
     }
+}
+
+/// Long lives: old segments are emptied, given up and used again, groups are compacted and removed, and the end comes
+/// anywhere in that. `RAFTYARD_LIVES` makes it more.
+#[test]
+fn an_end_while_room_is_made_loses_nothing_that_was_released() {
+    let lives = std::env::var("RAFTYARD_LIVES").ok().and_then(|lives| lives.parse().ok()).unwrap_or(40);
+    let mut seen = Seen::default();
+    for seed in 0..lives {
+        let mut life = Life::new(Plant::None, 2 * seed + 1);
+        life.steps = 400;
+        for _ in 0..6 {
+            let operations = life.random.below(1500);
+            let lived = life.round(operations);
+            lived.unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        }
+        life.round(u64::MAX - 1).unwrap_or_else(|broken| panic!("seed {seed}: {broken}"));
+        seen.checkpoints += life.seen.checkpoints;
+        seen.clean += life.seen.clean;
+        seen.given_up += life.seen.given_up;
+        seen.tears += life.seen.tears;
+    }
+    println!("{seen:?}");
+    assert!(seen.checkpoints > 0 && seen.clean > 0 && seen.given_up > 0 && seen.tears > 0, "{seen:?}");
 }

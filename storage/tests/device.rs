@@ -116,7 +116,7 @@ fn a_log_comes_back_in_every_write_mode() {
         drop(disk);
         let mut disk = device(&directory);
         let (_, recovered) = Wal::open(&mut disk, config(true), 8).unwrap();
-        model.check(&recovered, released);
+        model.check(&mut disk, released);
         assert!(recovered.stats.segments > 2, "{:?}", recovered.stats);
     }
 }
@@ -186,8 +186,13 @@ fn dropping_the_device_waits_for_what_is_in_flight() {
 #[test]
 fn the_manifest_comes_back() {
     let directory = directory();
-    let manifest =
-        Manifest { node: raftyard_raft::NodeId(1), cluster: ClusterId(2), store: StoreId(3), wals: vec![rig::WAL] };
+    let manifest = Manifest {
+        node: raftyard_raft::NodeId(1),
+        cluster: ClusterId(2),
+        store: StoreId(3),
+        wals: vec![rig::WAL],
+        forgetful: false,
+    };
     let mut disk = device(&directory);
     assert_eq!(Manifest::load(&mut disk), Ok(None));
     manifest.create(&mut disk).unwrap();
@@ -205,5 +210,6 @@ fn a_huge_entry_comes_back() {
     wal.record_group(GroupId(1), raftyard_raft::ReplicaId(1), None, (&entries, &[]));
     run(&mut wal, &mut disk, true);
     let config = WalConfig { initialised: true, ..config };
-    assert_eq!(Wal::open(&mut disk, config, 8).unwrap().1.groups[0].entries, entries);
+    let (wal, _) = Wal::open(&mut disk, config, 8).unwrap();
+    assert_eq!(wal.load(&mut disk).unwrap()[&GroupId(1)], entries);
 }

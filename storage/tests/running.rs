@@ -28,7 +28,7 @@ fn what_was_recorded_comes_back() {
     for _ in 0..3 {
         let (_, recovered) = open(&mut disk, true).unwrap();
         assert!(recovered.stats.tear.is_none());
-        model.check(&recovered, released);
+        model.check(&mut disk, released);
     }
 }
 
@@ -48,12 +48,13 @@ fn segments_follow_each_other_and_restarts_remove_what_no_longer_counts() {
         assert!(wal.released() > released);
         released = wal.released();
         let (reopened, recovered) = open(&mut disk, true).unwrap();
-        model.check(&recovered, released);
+        model.check(&mut disk, released);
         assert!(recovered.stats.segments > round, "{:?}", recovered.stats);
         wal = reopened;
     }
     let names = disk.paths(Directory::Wal(rig::WAL));
-    assert!(names.iter().all(|path| matches!(path.name, FileName::Segment(_))), "no spare is left: {names:?}");
+    let spares = names.iter().filter(|path| matches!(path.name, FileName::Spare(_))).count();
+    assert!(spares <= rig::config(true).reserve_segments + 2, "{names:?}");
     assert!(names.len() > 5, "{names:?}");
 }
 
@@ -94,7 +95,8 @@ fn a_batch_waits_for_its_segment_and_then_goes_there() {
     assert!(wal.is_idle());
     assert_ne!(wal.segment(), first);
     let (_, recovered) = open(&mut disk, true).unwrap();
-    assert_eq!(recovered.groups[0].entries.len() as u64, index);
+    assert_eq!(recovered.groups[0].last.index.0, index);
+    assert_eq!(rig::state(&mut disk).unwrap().0.groups[0].entries.len() as u64, index);
 }
 
 #[test]
@@ -210,7 +212,7 @@ fn a_panic_in_the_middle_of_a_record_spoils_nothing() {
     wal.record_group(GroupId(1), ReplicaId(1), Some(state), (&[], &[]));
     settle(&mut wal, &mut disk);
     let (_, recovered) = open(&mut disk, true).unwrap();
-    assert_eq!(recovered.groups[0].entries, good);
+    assert_eq!(rig::state(&mut disk).unwrap().0.groups[0].entries, good);
     assert_eq!(recovered.groups[0].hard_state, state);
 }
 
@@ -250,8 +252,8 @@ fn without_durability_nothing_is_claimed_durable() {
     let mut coin = Random(4);
     disk.crash(&mut || coin.next());
     // Batches are missing, and recovery takes what still hangs together instead of speaking of damage.
-    let (_, recovered) = open(&mut disk, true).unwrap();
-    model.check(&recovered, BatchSeq(1));
+    model.check(&mut disk, BatchSeq(1));
+    open(&mut disk, true).unwrap();
 }
 
 #[test]

@@ -2,8 +2,9 @@
 //! durable.
 
 use super::field::{Fields, checksum_around, is_zero, put};
+use super::segment::ChecksumSeed;
 use super::{BatchSeq, FORMAT_VERSION};
-use crate::io::BLOCK_BYTES;
+use crate::io::{BLOCK_BYTES, SegmentNumber};
 use raftyard_raft::planted::{Bug, planted};
 
 /// First bytes of a batch.
@@ -13,6 +14,7 @@ pub const BATCH_HEADER_BYTES: usize = 64;
 const CHECKSUM_AT: usize = 28;
 const HEADER_CHECKSUM_AT: usize = 44;
 const FLAG_OPENING: u16 = 1;
+const FLAG_CLEAN: u16 = 2;
 
 const _: () = assert!(BATCH_HEADER_BYTES < BLOCK_BYTES, "one block always holds the header");
 
@@ -21,6 +23,8 @@ const _: () = assert!(BATCH_HEADER_BYTES < BLOCK_BYTES, "one block always holds 
 pub struct BatchHeader {
     /// The first batch after a start.
     pub opening: bool,
+    /// The last batch of a clean stop: its writer wrote nothing after it.
+    pub clean: bool,
     /// Its place in the log.
     pub sequence: BatchSeq,
     /// Every batch up to this one had been released as durable when this one was submitted.
@@ -30,40 +34,58 @@ pub struct BatchHeader {
     /// Its own checksum: over the whole padded batch with this field zero, started from its segment's salt. The header
     /// has one of its own besides, which is known only where it is written and checked.
     pub checksum: u32,
-    /// Bytes of the echo section, which follows the header. Empty in what this version writes.
+    /// Bytes of the echo section, which follows the header.
     pub echo_len: u32,
     /// Bytes of the records, which follow the echo.
     pub records_len: u32,
     /// How many records these are.
     pub record_count: u32,
+    /// The first segment of the log; older ones were given up. Zero in version 1, which gives up none.
+    pub first_segment: SegmentNumber,
+}
+
+/// A whole batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// Its header.
+    pub header: BatchHeader,
+    /// The echo section.
+    pub echo: &'a [u8],
+    /// The records.
+    pub records: &'a [u8],
+    /// Where the records stand in the batch, in bytes.
+    pub records_at: usize,
 }
 
 /// Why bytes are no batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BatchFault {
-    /// Not written, torn, damaged, or of another segment.
+    /// Not written, torn, damaged, or of another place.
     Invalid,
-    /// Whole, but of a format this version doesn't know.
-    UnknownVersion(u16),
     /// Whole, but with fields this version can't have written.
     Malformed,
 }
 
-/// Turns a buffer that holds [`BATCH_HEADER_BYTES`] of room, the records, and zeroes up to a full block, into a batch.
-/// Returns its checksum.
-pub fn seal(batch: &mut [u8], mut header: BatchHeader, seed: u32) -> u32 {
+/// Turns a buffer that holds [`BATCH_HEADER_BYTES`] of room, the echo, the records, and zeroes up to a full block, into
+/// the batch that stands at `offset`. Returns its checksum.
+pub fn seal(batch: &mut [u8], mut header: BatchHeader, seed: ChecksumSeed, offset: u64) -> u32 {
+    assert_eq!(seed.version(), FORMAT_VERSION, "only this version is written");
+    let seed = seed.at(offset);
     assert!(batch.len().is_multiple_of(BLOCK_BYTES), "a batch is padded to blocks");
     assert_eq!(header.padded_bytes(), batch.len() as u64, "the lengths name all of the batch and nothing else");
     batch[..BATCH_HEADER_BYTES].fill(0);
     put(batch, 0, BATCH_MAGIC);
     put(batch, 4, FORMAT_VERSION.to_le_bytes());
-    put(batch, 6, (if header.opening { FLAG_OPENING } else { 0 }).to_le_bytes());
+    let opening = if header.opening { FLAG_OPENING } else { 0 };
+    let clean = if header.clean { FLAG_CLEAN } else { 0 };
+    put(batch, 6, (opening | clean).to_le_bytes());
     put(batch, 8, header.sequence.0.to_le_bytes());
     put(batch, 16, header.durable_upto.0.to_le_bytes());
     put(batch, 24, header.previous_checksum.to_le_bytes());
     put(batch, 32, header.echo_len.to_le_bytes());
     put(batch, 36, header.records_len.to_le_bytes());
     put(batch, 40, header.record_count.to_le_bytes());
+    put(batch, 48, header.first_segment.0.to_le_bytes());
     let header_checksum = header_checksum(seed, batch);
     put(batch, HEADER_CHECKSUM_AT, header_checksum.to_le_bytes());
     header.checksum = checksum_around(seed, batch, CHECKSUM_AT);
@@ -71,38 +93,39 @@ pub fn seal(batch: &mut [u8], mut header: BatchHeader, seed: u32) -> u32 {
     header.checksum
 }
 
-/// How many bytes the batch that starts with `block` claims to have, padding included; `None` if it starts no batch of
-/// the segment with this checksum seed. Only the header is proved, so that payload which looks like one costs no
-/// checksum of all that it claims; the caller bounds the length before it reads that much.
+/// How many bytes the batch that starts with `block`, at `offset` of its segment, claims to have, padding included;
+/// `None` if it starts no batch of the segment with this checksum seed. Only the header is proved, so that payload which
+/// looks like one costs no checksum of all that it claims; the caller bounds the length before it reads that much.
 #[must_use]
-pub fn claimed_bytes(block: &[u8], seed: u32) -> Option<u64> {
-    raw(block, seed).map(|(_, _, header)| header.padded_bytes())
+pub fn claimed_bytes(block: &[u8], seed: ChecksumSeed, offset: u64) -> Option<u64> {
+    raw(block, seed.at(offset)).map(|(_, _, header)| header.padded_bytes())
 }
 
-/// The header of a whole batch, and its records.
+/// Takes a whole batch apart.
 ///
 /// # Errors
-/// [`BatchFault`] if `batch` is not exactly one whole batch of the segment with this checksum seed.
-pub fn decode(batch: &[u8], seed: u32) -> Result<(BatchHeader, &[u8]), BatchFault> {
-    let (version, flags, header) = raw(batch, seed).ok_or(BatchFault::Invalid)?;
-    let whole = header.checksum == checksum_around(seed, batch, CHECKSUM_AT) || planted(Bug::TornTaken);
+/// [`BatchFault`] if `batch` is not exactly one whole batch of the segment with this checksum seed, at `offset`.
+pub fn decode(batch: &[u8], seed: ChecksumSeed, offset: u64) -> Result<Batch<'_>, BatchFault> {
+    let at = seed.at(offset);
+    let (version, flags, header) = raw(batch, at).ok_or(BatchFault::Invalid)?;
+    let whole = header.checksum == checksum_around(at, batch, CHECKSUM_AT) || planted(Bug::TornTaken);
     let whole = whole && !(planted(Bug::WholeCut) && batch.len() > BLOCK_BYTES);
     if header.padded_bytes() != batch.len() as u64 || !whole {
         return Err(BatchFault::Invalid);
     }
-    if version != FORMAT_VERSION {
-        return Err(BatchFault::UnknownVersion(version));
-    }
-    let reserved = &batch[HEADER_CHECKSUM_AT + 4..BATCH_HEADER_BYTES];
+    let (flags_known, reserved_at) = if version == 1 { (FLAG_OPENING, 48) } else { (FLAG_OPENING | FLAG_CLEAN, 56) };
+    let reserved = &batch[reserved_at..BATCH_HEADER_BYTES];
     let records_at = BATCH_HEADER_BYTES + header.echo_len as usize;
     let records_end = records_at + header.records_len as usize;
     let padding = &batch[records_end..];
     // A sequence at the end of the numbers has no successor; it can't have been reached by counting.
     let numbers_hold = header.sequence.0 > header.durable_upto.0 && header.sequence.0 < u64::MAX;
-    if flags & !FLAG_OPENING != 0 || !is_zero(reserved) || !is_zero(padding) || !numbers_hold {
+    let known = version == seed.version() && flags & !flags_known == 0;
+    if !known || !is_zero(reserved) || !is_zero(padding) || !numbers_hold {
         return Err(BatchFault::Malformed);
     }
-    Ok((header, &batch[records_at..records_end]))
+    let (echo, records) = (&batch[BATCH_HEADER_BYTES..records_at], &batch[records_at..records_end]);
+    Ok(Batch { header, echo, records, records_at })
 }
 
 /// Version, flags and fields of a header whose own checksum holds.
@@ -112,6 +135,7 @@ fn raw(block: &[u8], seed: u32) -> Option<(u16, u16, BatchHeader)> {
     let flags = fields.u16()?;
     let header = BatchHeader {
         opening: flags & FLAG_OPENING != 0,
+        clean: flags & FLAG_CLEAN != 0,
         sequence: BatchSeq(fields.u64()?),
         durable_upto: BatchSeq(fields.u64()?),
         previous_checksum: fields.u32()?,
@@ -119,8 +143,11 @@ fn raw(block: &[u8], seed: u32) -> Option<(u16, u16, BatchHeader)> {
         echo_len: fields.u32()?,
         records_len: fields.u32()?,
         record_count: fields.u32()?,
+        first_segment: SegmentNumber(0),
     };
-    (fields.u32()? == header_checksum(seed, block)).then_some((version, flags, header))
+    let holds = fields.u32()? == header_checksum(seed, block);
+    let first_segment = SegmentNumber(if version == 1 { 0 } else { fields.u64()? });
+    holds.then_some((version, flags, BatchHeader { first_segment, ..header }))
 }
 
 /// CRC32C of the header of `block` as if both checksums in it were zero, started from `seed`.

@@ -1,7 +1,5 @@
 //! Fixed-width little-endian fields: reading with a bound, writing at a place.
 
-use bytes::Bytes;
-
 /// Takes fields from the front of a slice; `None` where it is too short.
 #[derive(Clone, Debug)]
 pub(crate) struct Fields<'a> {
@@ -17,6 +15,16 @@ impl<'a> Fields<'a> {
         self.rest.is_empty()
     }
 
+    /// Everything that is left, without taking it.
+    pub(crate) fn peek(&self) -> &'a [u8] {
+        self.rest
+    }
+
+    /// Takes everything that is left.
+    pub(crate) fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.rest)
+    }
+
     pub(crate) fn bytes(&mut self, len: usize) -> Option<&'a [u8]> {
         let (head, rest) = self.rest.split_at_checked(len)?;
         self.rest = rest;
@@ -27,10 +35,6 @@ impl<'a> Fields<'a> {
         let (head, rest) = self.rest.split_first_chunk::<N>()?;
         self.rest = rest;
         Some(*head)
-    }
-
-    pub(crate) fn owned(&mut self, len: usize) -> Option<Bytes> {
-        self.bytes(len).map(Bytes::copy_from_slice)
     }
 
     /// Takes `N` bytes that must be zero: reserved ones.

@@ -1,7 +1,7 @@
 //! The header of a segment: two equal blocks at its start.
 
 use super::field::{Fields, checksum_around, is_zero, put};
-use super::{BatchSeq, FORMAT_VERSION};
+use super::{BatchSeq, FORMAT_VERSION, FORMAT_VERSION_OLDEST, Writer};
 use crate::io::{BLOCK_BYTES, SegmentNumber, WalId};
 
 /// First bytes of a segment header.
@@ -9,11 +9,15 @@ pub const SEGMENT_MAGIC: [u8; 8] = *b"RYSEGMNT";
 /// Where the first batch of a segment stands: behind the two copies of its header.
 pub const BATCHES_OFFSET: u64 = 2 * BLOCK_BYTES as u64;
 const CHECKSUM_AT: usize = 12;
-const RESERVED_AT: usize = 72;
+const WRITER_AT: usize = 128;
+const RESERVED_AT: usize = 136;
+const RESERVED_AT_V1: usize = 72;
 
 /// What a segment says of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentHeader {
+    /// Format version of the segment and of all batches in it.
+    pub version: u16,
     /// The log it belongs to.
     pub wal: WalId,
     /// Its number; the first segment of a log is 1.
@@ -27,6 +31,48 @@ pub struct SegmentHeader {
     pub previous: Option<PreviousSegment>,
     /// Every batch up to this sequence was durable before this header was written.
     pub durable_upto: BatchSeq,
+    /// The first segment of the log when this header was written; older files were free.
+    pub first: SegmentNumber,
+    /// The last two complete checkpoints that were durable when this header was written, newest first.
+    pub checkpoints: [Option<BatchPlace>; 2],
+    /// Who wrote it.
+    pub writer: Writer,
+}
+
+/// Where a batch stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchPlace {
+    /// Its segment.
+    pub segment: SegmentNumber,
+    /// Where it starts there, in bytes.
+    pub offset: u64,
+    /// Its sequence.
+    pub sequence: BatchSeq,
+}
+
+impl BatchPlace {
+    pub(crate) const BYTES: usize = 24;
+
+    pub(crate) fn bytes(place: Option<BatchPlace>) -> [u8; Self::BYTES] {
+        let mut bytes = [0; Self::BYTES];
+        if let Some(place) = place {
+            put(&mut bytes, 0, place.segment.0.to_le_bytes());
+            put(&mut bytes, 8, place.offset.to_le_bytes());
+            put(&mut bytes, 16, place.sequence.0.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// `Some(None)` for zeroes: no such batch.
+    pub(crate) fn read(fields: &mut Fields<'_>) -> Option<Option<BatchPlace>> {
+        let (segment, offset, sequence) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        match (segment, offset, sequence) {
+            (0, 0, 0) => Some(None),
+            (0, _, _) | (_, _, 0) => None,
+            _ if offset < BATCHES_OFFSET || !offset.is_multiple_of(BLOCK_BYTES as u64) => None,
+            _ => Some(Some(BatchPlace { segment: SegmentNumber(segment), offset, sequence: BatchSeq(sequence) })),
+        }
+    }
 }
 
 /// Where the log came from before a segment.
@@ -44,7 +90,12 @@ pub enum HeaderFault {
     /// Not written, torn, or damaged.
     Invalid,
     /// Whole, but of a format this version doesn't know.
-    UnknownVersion(u16),
+    UnknownVersion {
+        /// The version.
+        version: u16,
+        /// Who wrote it, if it says so.
+        writer: Writer,
+    },
 }
 
 impl SegmentHeader {
@@ -57,6 +108,7 @@ impl SegmentHeader {
     }
 
     fn encode_block(&self, block: &mut [u8]) {
+        assert_eq!(self.version, FORMAT_VERSION, "only this version is written");
         block.fill(0);
         put(block, 0, SEGMENT_MAGIC);
         put(block, 8, FORMAT_VERSION.to_le_bytes());
@@ -69,6 +121,10 @@ impl SegmentHeader {
             put(block, 56, previous.end.to_le_bytes());
         }
         put(block, 64, self.durable_upto.0.to_le_bytes());
+        put(block, 72, self.first.0.to_le_bytes());
+        put(block, 80, BatchPlace::bytes(self.checkpoints[0]));
+        put(block, 104, BatchPlace::bytes(self.checkpoints[1]));
+        put(block, WRITER_AT, self.writer.bytes());
         let checksum = checksum_around(0, block, CHECKSUM_AT);
         put(block, CHECKSUM_AT, checksum.to_le_bytes());
     }
@@ -90,14 +146,16 @@ impl SegmentHeader {
         }
         // Only a whole header can be believed when it names another version: magic, version and checksum keep their
         // places in all versions.
-        if version != FORMAT_VERSION {
-            return Err(HeaderFault::UnknownVersion(version));
+        if !(FORMAT_VERSION_OLDEST..=FORMAT_VERSION).contains(&version) {
+            let writer = block[WRITER_AT..].first_chunk().map_or_else(Writer::default, |b| Writer::from_bytes(*b));
+            return Err(HeaderFault::UnknownVersion { version, writer });
         }
-        let header = Self::decode_body(wal, &mut fields).filter(|_| is_zero(&block[RESERVED_AT..]));
+        let reserved_at = if version == 1 { RESERVED_AT_V1 } else { RESERVED_AT };
+        let header = Self::decode_body(version, wal, &mut fields).filter(|_| is_zero(&block[reserved_at..]));
         header.ok_or(HeaderFault::Invalid)
     }
 
-    fn decode_body(wal: WalId, fields: &mut Fields<'_>) -> Option<SegmentHeader> {
+    fn decode_body(version: u16, wal: WalId, fields: &mut Fields<'_>) -> Option<SegmentHeader> {
         let number = SegmentNumber(fields.u64()?);
         let segment_bytes = fields.u64()?;
         let salt = fields.array()?;
@@ -111,13 +169,53 @@ impl SegmentHeader {
             _ => Some(PreviousSegment { number: previous_number, end: previous_end }),
         };
         let in_order = number > previous_number;
-        in_order.then_some(SegmentHeader { wal, number, segment_bytes, salt, previous, durable_upto })
+        let mut header = SegmentHeader {
+            version,
+            wal,
+            number,
+            segment_bytes,
+            salt,
+            previous,
+            durable_upto,
+            // In version 1 no segment was ever given up.
+            first: SegmentNumber(1),
+            checkpoints: [None; 2],
+            writer: Writer::default(),
+        };
+        if version > 1 {
+            header.first = SegmentNumber(fields.u64()?);
+            header.checkpoints = [BatchPlace::read(fields)?, BatchPlace::read(fields)?];
+            header.writer = Writer::from_bytes(fields.array()?);
+        }
+        (in_order && header.first.0 > 0 && header.first <= number).then_some(header)
     }
 
-    /// What every batch checksum of this segment starts from.
+    /// What the checksums of this segment's batches start from.
     #[must_use]
-    pub fn checksum_seed(&self) -> u32 {
-        crc32c::crc32c(&self.salt)
+    pub fn checksum_seed(&self) -> ChecksumSeed {
+        ChecksumSeed { salt: crc32c::crc32c(&self.salt), version: self.version }
+    }
+}
+
+/// What the checksums of a segment's batches start from: its salt and, from version 2 on, the batch's own place, so that
+/// a batch that was written somewhere else is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChecksumSeed {
+    salt: u32,
+    version: u16,
+}
+
+impl ChecksumSeed {
+    /// For the batch that starts at `offset`, in bytes.
+    #[must_use]
+    pub fn at(self, offset: u64) -> u32 {
+        if self.version == 1 { self.salt } else { crc32c::crc32c_append(self.salt, &offset.to_le_bytes()) }
+    }
+
+    /// Format version of the segment.
+    #[must_use]
+    pub const fn version(self) -> u16 {
+        self.version
     }
 }
 
@@ -140,12 +238,19 @@ mod tests {
 
     fn header(number: u64) -> SegmentHeader {
         SegmentHeader {
+            version: FORMAT_VERSION,
             wal: WalId(3),
             number: SegmentNumber(number),
             segment_bytes: 1 << 20,
             salt: [7; 16],
             previous: Some(PreviousSegment { number: SegmentNumber(4), end: 12288 }),
             durable_upto: BatchSeq(99),
+            first: SegmentNumber(2),
+            checkpoints: [
+                Some(BatchPlace { segment: SegmentNumber(3), offset: 8192, sequence: BatchSeq(77) }),
+                Some(BatchPlace { segment: SegmentNumber(2), offset: 12288, sequence: BatchSeq(44) }),
+            ],
+            writer: Writer::this(),
         }
     }
 
@@ -186,10 +291,11 @@ mod tests {
     fn another_version_is_named() {
         let mut block = vec![0; BLOCK_BYTES];
         header(9).encode_block(&mut block);
-        put(&mut block, 8, 2u16.to_le_bytes());
+        put(&mut block, 8, 3u16.to_le_bytes());
         assert_eq!(SegmentHeader::decode(&block), Err(HeaderFault::Invalid), "a damaged version proves nothing");
         let checksum = checksum_around(0, &block, CHECKSUM_AT);
         put(&mut block, CHECKSUM_AT, checksum.to_le_bytes());
-        assert_eq!(SegmentHeader::decode(&block), Err(HeaderFault::UnknownVersion(2)));
+        let expected = HeaderFault::UnknownVersion { version: 3, writer: Writer::this() };
+        assert_eq!(SegmentHeader::decode(&block), Err(expected));
     }
 }

@@ -1,6 +1,7 @@
 //! What a log can be told, with the limits that hold in it.
 
 use crate::format::batch::BATCH_HEADER_BYTES;
+use crate::format::echo::ECHO_BYTES;
 use crate::format::record::{ENTRY_OVERHEAD_BYTES, RECORD_OVERHEAD_BYTES_MAX};
 use crate::format::segment::BATCHES_OFFSET;
 use crate::io::{BLOCK_BYTES, WalId, WriteMode};
@@ -30,6 +31,12 @@ pub struct WalConfig {
     /// For how long after a start replicas keep promises that they gave before it, if peers are told that they do. It is
     /// durable when the log is open, unless a longer one is.
     pub promise: Duration,
+    /// A checkpoint is made when this many bytes were written since the last one began; later if it is large.
+    pub checkpoint_bytes: u64,
+    /// Old segments are emptied when all of them are more than four thirds of what still counts and this many segments.
+    pub spare_segments: usize,
+    /// Files of a segment's length that are kept for when the disk is full: then old segments are emptied into them.
+    pub reserve_segments: usize,
     /// While running, the next segment is zero-filled in pieces of this many bytes, one in flight, at most about twice
     /// as fast as batches fill the present one.
     pub zero_chunk_bytes: u64,
@@ -99,6 +106,9 @@ impl WalConfig {
             depth: 1,
             mode: WriteMode::Dsync,
             promise: Duration::ZERO,
+            checkpoint_bytes: 256 << 20,
+            spare_segments: 4,
+            reserve_segments: 2,
             zero_chunk_bytes: 256 << 10,
         }
     }
@@ -110,7 +120,10 @@ impl WalConfig {
         self.segment_bytes = segment_bytes;
         self.batch_bytes_max = self.batch_bytes_max.min(quarter);
         self.entry_bytes_max = self.entry_bytes_max.min(quarter);
+        let eighth = usize::try_from(segment_bytes / 8).unwrap_or(usize::MAX);
+        self.batch_groups_max = self.batch_groups_max.min(eighth / ECHO_BYTES);
         self.zero_chunk_bytes = self.zero_chunk_bytes.min(segment_bytes);
+        self.checkpoint_bytes = self.checkpoint_bytes.min(4 * segment_bytes);
         self
     }
 
@@ -147,7 +160,9 @@ impl WalConfig {
     /// Bytes of the largest batch a caller who asks for room can form: all but full, then one largest entry.
     pub(crate) fn batch_bytes_hard_max(&self) -> Option<usize> {
         let beside_entry = BATCH_HEADER_BYTES + RECORD_OVERHEAD_BYTES_MAX + ENTRY_OVERHEAD_BYTES;
+        let echo = self.batch_groups_max.checked_mul(ECHO_BYTES)?;
         let bytes = self.batch_bytes_max.checked_add(self.entry_bytes_max)?.checked_add(beside_entry)?;
+        let bytes = bytes.checked_add(echo)?;
         bytes.checked_next_multiple_of(BLOCK_BYTES)
     }
 }

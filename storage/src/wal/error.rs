@@ -1,8 +1,8 @@
 //! Why a log can't be opened, and why a running one failed.
 
 use super::config::WalConfigError;
-use crate::format::BatchSeq;
 use crate::format::record::RecordFault;
+use crate::format::{BatchSeq, FORMAT_VERSION, FORMAT_VERSION_OLDEST, Writer};
 use crate::io::{Directory, FilePath, IoError, WalId};
 use std::fmt;
 
@@ -41,7 +41,7 @@ pub enum WalError {
         /// The log.
         wal: WalId,
     },
-    /// What was once durable can't be read any more.
+    /// What was once durable can't be read any more, and nothing says whose it was.
     #[error("{file} at byte {offset}: batch {sequence} was durable and is damaged")]
     Damaged {
         /// The segment.
@@ -50,6 +50,16 @@ pub enum WalError {
         offset: u64,
         /// Its sequence.
         sequence: BatchSeq,
+    },
+    /// A record that was there when the log was read can't be read any more.
+    #[error("{file} at byte {offset}: the record with entry {index} is damaged")]
+    Unreadable {
+        /// The segment.
+        file: FilePath,
+        /// Where the record should start, in bytes.
+        offset: u64,
+        /// Its first entry.
+        index: raftyard_raft::LogIndex,
     },
     /// Both copies of a segment's header are damaged.
     #[error("{file}: both copies of the segment header (bytes 0 and 4096) are damaged")]
@@ -82,14 +92,18 @@ pub enum WalError {
         file: FilePath,
     },
     /// Written by another version.
-    #[error("{file} at byte {offset}: format version {version}, this program reads only {known}", known = crate::format::FORMAT_VERSION)]
+    #[error(
+        "{file}: format version {version}, written by {writer}; this is {this}, which reads versions {oldest} to \
+         {newest}: start {writer} or a later one", this = Writer::this(), oldest = FORMAT_VERSION_OLDEST,
+        newest = FORMAT_VERSION
+    )]
     UnknownVersion {
         /// The file.
         file: FilePath,
-        /// Where, in bytes.
-        offset: u64,
         /// The version found.
         version: u16,
+        /// Who wrote it.
+        writer: Writer,
     },
     /// A whole batch says what can't be.
     #[error("{file} at byte {offset}: batch {sequence} is whole but makes no sense: {fault}")]

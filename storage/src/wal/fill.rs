@@ -2,19 +2,32 @@
 
 use crate::aligned::AlignedBuf;
 use crate::format::batch::BATCH_HEADER_BYTES;
+use crate::format::echo::Echo;
 
-/// A buffer with room for a batch header, and the records after it.
+/// A buffer with room for a batch header, the echo of the batch before, and the records after it.
 #[derive(Debug)]
 pub(crate) struct Fill {
     buffer: AlignedBuf,
+    echo_len: usize,
     record_count: u32,
 }
 
 impl Fill {
-    pub(crate) fn new(mut buffer: AlignedBuf) -> Fill {
+    pub(crate) fn new(mut buffer: AlignedBuf, echoes: impl Iterator<Item = Echo>) -> Fill {
         buffer.clear();
         buffer.resize(BATCH_HEADER_BYTES);
-        Fill { buffer, record_count: 0 }
+        echoes.for_each(|echo| buffer.extend_from_slice(&echo.encode()));
+        Fill { echo_len: buffer.len() - BATCH_HEADER_BYTES, buffer, record_count: 0 }
+    }
+
+    /// Bytes of the echo section.
+    pub(crate) fn echo_len(&self) -> usize {
+        self.echo_len
+    }
+
+    /// Bytes of the records.
+    pub(crate) fn records_len(&self) -> usize {
+        self.buffer.len() - BATCH_HEADER_BYTES - self.echo_len
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -29,18 +42,21 @@ impl Fill {
         self.buffer.len()
     }
 
-    /// Lets `write` append one record. If it unwinds, what it appended is cut off again: a panic can't leave half a
-    /// record to be written with the others.
-    pub(crate) fn record(&mut self, write: impl FnOnce(&mut AlignedBuf)) {
-        let mut reservation = Reservation { mark: self.buffer.len(), committed: false, fill: self };
+    /// Lets `write` append one record; gives back where it starts in the batch and its length, both in bytes. If it
+    /// unwinds, what it appended is cut off again: a panic can't leave half a record to be written with the others.
+    pub(crate) fn record(&mut self, write: impl FnOnce(&mut AlignedBuf)) -> (usize, usize) {
+        let mark = self.buffer.len();
+        let mut reservation = Reservation { mark, committed: false, fill: self };
         write(&mut reservation.fill.buffer);
         reservation.committed = true;
-        reservation.fill.record_count += 1;
+        drop(reservation);
+        self.record_count += 1;
+        (mark, self.buffer.len() - mark)
     }
 
-    /// The buffer, for a header to be put before its records. `next` fills from here on.
-    pub(crate) fn take(&mut self, next: AlignedBuf) -> AlignedBuf {
-        std::mem::replace(self, Fill::new(next)).buffer
+    /// The buffer, for a header to be put before its echo and records.
+    pub(crate) fn into_buffer(self) -> AlignedBuf {
+        self.buffer
     }
 }
 
@@ -65,7 +81,7 @@ mod tests {
 
     #[test]
     fn a_panic_leaves_no_half_record() {
-        let mut fill = Fill::new(AlignedBuf::new());
+        let mut fill = Fill::new(AlignedBuf::new(), std::iter::empty());
         fill.record(|out| out.extend_from_slice(b"whole"));
         let unwound = catch_unwind(AssertUnwindSafe(|| {
             fill.record(|out| {
@@ -76,6 +92,6 @@ mod tests {
         assert!(unwound.is_err());
         fill.record(|out| out.extend_from_slice(b"next"));
         assert_eq!(fill.record_count(), 2);
-        assert_eq!(&fill.take(AlignedBuf::new())[BATCH_HEADER_BYTES..], b"wholenext");
+        assert_eq!(&fill.into_buffer()[BATCH_HEADER_BYTES..], b"wholenext");
     }
 }

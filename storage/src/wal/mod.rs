@@ -1,42 +1,59 @@
 //! The write-ahead log of one core, running: records go into a batch, a batch into one write, and what is durable is
 //! released in order.
 //!
-//! Owns the batch that fills, the writes in flight, the segment being written and the next one in the making. It must
-//! never block, read a clock, or decide what a group records; after a failed operation it must never release anything
-//! again. A core calls it: `record_*` while it polls its groups, [`Wal::submit`] at the end of its turn,
-//! [`Wal::poll_io`] until that is empty, and [`Wal::handle_io`] for each completion.
+//! Owns the batch that fills, the writes in flight, the segments and what of them still counts. It must never block, read
+//! a clock, or decide what a group records; after a failed operation it must never release anything again. A core calls
+//! it: `record_*` while it polls its groups, [`Wal::submit`] at the end of its turn, [`Wal::poll_io`] until that is empty,
+//! and [`Wal::handle_io`] for each completion.
+//!
+//! `recording` says what can be recorded, `write` forms batches and releases them, `fetch` reads entries back, `checkpoint`
+//! and `reclaim` keep the log short.
 
+mod checkpoint;
 mod config;
 mod error;
+mod fetch;
+mod files;
 mod fill;
+mod index;
+mod load;
 mod open;
 mod prepare;
 mod reader;
+mod reclaim;
+mod recording;
 mod recovery;
 mod replay;
-mod rest;
+mod runs;
+mod write;
 
+pub use crate::format::record::Limit;
 pub use crate::format::{BatchSeq, StoreId};
 pub use config::{WalConfig, WalConfigError};
 pub use error::{Place, WalError, WalFailure};
-pub use recovery::{Reading, Recovered, RecoveryStats, read};
-pub use replay::RecoveredGroup;
+pub use fetch::{FetchError, FetchId, Fetched};
+pub use load::Loaded;
+pub use recording::StateChange;
+pub use recovery::{Damage, Reading, Recovered, RecoveredGroup, RecoveryStats, read};
 
 use crate::aligned::AlignedBuf;
-use crate::format::batch::{self, BatchHeader};
-use crate::format::record::{
-    RECORD_OVERHEAD_BYTES_MAX, encode_creation, encode_group, encode_peer, encode_promise, group_bytes,
-};
-use crate::format::segment::{BATCHES_OFFSET, PreviousSegment, SegmentHeader};
-use crate::io::{Disk, FileId, FilePath, IoId, IoOp, IoOutput, IoResult, SegmentNumber, WriteMode};
-use crate::seed::salt;
+use crate::format::segment::{BatchPlace, ChecksumSeed};
+use crate::io::{Disk, FileId, FilePath, IoId, IoOp, IoOutput, IoResult, SegmentNumber};
+use checkpoint::Checkpoints;
+use fetch::Reads;
+use files::Files;
 use fill::Fill;
+use index::{Index, Slot};
 use prepare::Preparation;
-use raftyard_raft::planted::{Bug, planted};
-use raftyard_raft::{Configuration, Entries, GroupId, HardState, NodeId, ReplicaId};
+use raftyard_raft::{GroupId, LogIndex, ReplicaId};
+use reclaim::Reclaim;
 use recovery::segment_path;
 use std::collections::VecDeque;
 use std::time::Duration;
+use write::Submitted;
+
+const ENOSPC: i32 = 28;
+const EDQUOT: i32 = 122;
 
 /// A running log.
 #[derive(Debug)]
@@ -48,58 +65,94 @@ pub struct Wal {
     filling: BatchSeq,
     /// Checksum of the batch before it.
     previous_checksum: u32,
+    /// The groups that the batch that fills touches, each once.
+    touched: Vec<(GroupId, ReplicaId)>,
+    /// By slot: the last batch that touched it.
+    touched_in: Vec<BatchSeq>,
+    /// Entries in the batch that fills, by their first index, whose place is known when it is submitted.
+    unsettled: Vec<(Slot, LogIndex)>,
+    unsettled_chunks: Vec<Slot>,
     /// Batches submitted and not released, by sequence. Invariant: at most `config.depth`.
     submitted: VecDeque<Submitted>,
     released: BatchSeq,
     /// What the next batch may claim as durable. Follows `released` unless durability is off.
     durable_upto: BatchSeq,
+    index: Index,
     segment: OpenSegment,
+    files: Files,
+    /// The first segment of the log; older ones are given up.
+    first_segment: SegmentNumber,
+    /// The next segment in the making, or a file for the reserve.
     next: Preparation,
-    /// Whether the operation of `next`'s present step is in flight.
-    next_in_flight: bool,
+    /// A file for the reserve in the making.
+    reserve: Option<Preparation>,
     /// Whether a batch waits for `next`: then it is made as fast as it can be.
     next_awaited: bool,
-    /// Segments written to their end, closed when their last batch is released.
-    retired: VecDeque<(BatchSeq, OpenSegment)>,
+    /// Bytes of zeroes that may be written now: zero-filling keeps a pace, without a clock.
+    zero_budget: u64,
+    /// How many files for the reserve were ever numbered.
+    spares: u64,
+    checkpoints: Checkpoints,
+    reclaim: Reclaim,
+    reads: Reads,
     outbox: VecDeque<(IoId, IoOp)>,
     in_flight: Vec<(IoId, Purpose)>,
     next_io: u64,
     buffers: Vec<AlignedBuf>,
     failure: Option<WalFailure>,
     promised: Duration,
+    closing: Closing,
+}
+
+/// How far a clean stop is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    No,
+    /// A checkpoint is being made.
+    Checkpoint,
+    /// Its last batch is written.
+    Mark(BatchSeq),
 }
 
 #[derive(Clone, Copy, Debug)]
 struct OpenSegment {
     number: SegmentNumber,
     file: FileId,
-    checksum_seed: u32,
+    checksum_seed: ChecksumSeed,
     segment_bytes: u64,
     /// Where the next batch goes.
     offset: u64,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Submitted {
-    sequence: BatchSeq,
-    complete: bool,
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Purpose {
-    Batch { sequence: BatchSeq, segment: SegmentNumber },
-    Prepare,
-    Close,
+    Batch {
+        sequence: BatchSeq,
+        segment: SegmentNumber,
+    },
+    /// A step of the next segment.
+    Next,
+    /// A step of the reserve.
+    Reserve,
+    /// A segment is opened to be read.
+    Open {
+        segment: u32,
+    },
+    Read {
+        read: u64,
+    },
+    /// A file that is given up is closed or removed.
+    GiveUp,
 }
 
 impl Wal {
-    /// Creates the log, or recovers it and begins a new segment. Blocking. When it returns, everything recovered is
-    /// durable and so is the opening batch; nothing is in flight. `seed` must not be guessable in a real node: the
-    /// salts come from it.
+    /// Creates the log, or recovers it. Blocking. When it returns, everything recovered is durable and so is the opening
+    /// batch, and every limit that recovery put on a replica; nothing is in flight. `seed` must not be guessable in a
+    /// real node: the salts come from it.
     ///
     /// # Errors
-    /// [`WalError`] if the disk fails, the log is damaged, missing or of another version, or a setting is wrong. It can
-    /// be called again after any failure or crash.
+    /// [`WalError`] if the disk fails, the log is missing, of another version or makes no sense, or a setting is wrong. It
+    /// can be called again after any failure or crash.
     pub fn open(disk: &mut dyn Disk, config: WalConfig, seed: u64) -> Result<(Wal, Recovered), WalError> {
         let opened = open::open(disk, &config, seed)?;
         let segment = OpenSegment {
@@ -109,30 +162,46 @@ impl Wal {
             segment_bytes: opened.header.segment_bytes,
             offset: opened.offset,
         };
-        let next = prepare_after(&config, seed, &segment, opened.last);
+        let open::Opened { files, index, checkpoints, spares, first_segment, .. } = opened;
         let mut wal = Wal {
             seed,
-            fill: Fill::new(AlignedBuf::new()),
+            fill: Fill::new(AlignedBuf::new(), std::iter::empty()),
             filling: opened.last.next(),
             previous_checksum: opened.checksum,
+            touched: Vec::new(),
+            touched_in: Vec::new(),
+            unsettled: Vec::new(),
+            unsettled_chunks: Vec::new(),
             submitted: VecDeque::with_capacity(config.depth),
             released: opened.last,
             durable_upto: opened.last,
+            index,
             segment,
-            next,
-            next_in_flight: false,
+            files,
+            first_segment,
+            next: Preparation::reserve(config.wal, SegmentNumber(0), config.segment_bytes, config.zero_chunk_bytes),
+            reserve: None,
             next_awaited: false,
-            retired: VecDeque::new(),
+            zero_budget: 0,
+            spares,
+            checkpoints: Checkpoints::new(checkpoints, opened.replayed_bytes),
+            reclaim: Reclaim::default(),
+            reads: Reads::default(),
             outbox: VecDeque::new(),
             in_flight: Vec::new(),
             next_io: 1,
             buffers: Vec::with_capacity(config.depth + 1),
             failure: None,
             promised: Duration::ZERO,
+            closing: Closing::No,
             config,
         };
+        wal.begin_next();
         let recovered = opened.recovered;
-        wal.record_promise(disk, recovered.promise)?;
+        wal.record_limits(disk, &recovered)?;
+        let before =
+            if recovered.damage.is_empty() { recovered.promise } else { recovered.promise.max(wal.config.promise) };
+        wal.settle_promise(disk, before, recovered.promise)?;
         Ok((wal, recovered))
     }
 
@@ -142,16 +211,34 @@ impl Wal {
         self.promised
     }
 
-    /// Makes the promise durable that nobody may count on before: the longest ever, for who counted on a longer one may
-    /// still do so.
-    fn record_promise(&mut self, disk: &mut dyn Disk, before: Duration) -> Result<(), WalError> {
-        let promise = self.config.promise;
-        self.promised = promise.max(before);
-        if promise <= before {
+    /// Makes every limit durable that recovery found: nobody who lost something answers anybody before.
+    fn record_limits(&mut self, disk: &mut dyn Disk, recovered: &Recovered) -> Result<(), WalError> {
+        if recovered.damage.is_empty() {
             return Ok(());
         }
-        let sequence = self.record(RECORD_OVERHEAD_BYTES_MAX, |out| encode_promise(out, promise));
-        while self.released < sequence {
+        for group in recovered.groups.iter().filter(|group| group.limit != Limit::None) {
+            if !self.has_room() {
+                self.settle(disk)?;
+            }
+            self.record_state(group.group, group.replica, StateChange::default());
+        }
+        self.settle(disk)
+    }
+
+    /// Makes the promise durable that nobody may count on before: the longest ever, for who counted on a longer one may
+    /// still do so.
+    fn settle_promise(&mut self, disk: &mut dyn Disk, before: Duration, recorded: Duration) -> Result<(), WalError> {
+        self.promised = self.config.promise.max(before);
+        if self.promised <= recorded {
+            return Ok(());
+        }
+        self.record_promise(self.promised);
+        self.settle(disk)
+    }
+
+    /// Writes what fills and waits for it. Blocking; only while the log opens.
+    fn settle(&mut self, disk: &mut dyn Disk) -> Result<(), WalError> {
+        while !self.is_idle() {
             self.submit();
             let (id, op) = self.poll_io().expect("a batch under way waits for an operation");
             let result = disk.execute(op);
@@ -164,11 +251,12 @@ impl Wal {
     }
 
     /// Whether the batch that fills takes another record. Soft limits in bytes and records; false for ever once the
-    /// log failed.
+    /// log failed, and while a checkpoint needs a batch for itself.
     #[must_use]
     pub fn has_room(&self) -> bool {
         self.failure.is_none()
-            && self.fill.len() < self.config.batch_bytes_max
+            && !self.checkpoints.is_exclusive()
+            && self.fill.records_len() < self.config.batch_bytes_max
             && (self.fill.record_count() as usize) < self.config.batch_groups_max
     }
 
@@ -176,122 +264,15 @@ impl Wal {
     /// [`Wal::has_room`], one entry of at most `entry_bytes_max` may be brought even if it is more.
     #[must_use]
     pub fn room_bytes(&self) -> usize {
-        if self.has_room() { self.config.batch_bytes_max - self.fill.len() } else { 0 }
-    }
-
-    /// Records that a replica exists, with an empty log. Returns the sequence of the batch it is in. This and the other
-    /// `record_*` need [`Wal::has_room`], or a failed log, which ignores them.
-    pub fn record_creation(&mut self, group: GroupId, replica: ReplicaId, configuration: &Configuration) -> BatchSeq {
-        self.record(RECORD_OVERHEAD_BYTES_MAX, |out| encode_creation(out, group, replica, configuration))
-    }
-
-    /// Records a group's part of this batch: its hard state if it changed, and entries that replace its log from the
-    /// first one's index on. Returns the sequence of the batch it is in.
-    ///
-    /// # Panics
-    /// If the entries are not consecutive or exceed what [`Wal::room_bytes`] allows.
-    pub fn record_group(
-        &mut self,
-        group: GroupId,
-        replica: ReplicaId,
-        hard_state: Option<HardState>,
-        entries: Entries<'_>,
-    ) -> BatchSeq {
-        self.record(group_bytes(entries), |out| encode_group(out, group, replica, hard_state, entries))
-    }
-
-    /// Records the store of a peer. Returns the sequence of the batch it is in.
-    pub fn record_peer(&mut self, node: NodeId, store: StoreId) -> BatchSeq {
-        self.record(RECORD_OVERHEAD_BYTES_MAX, |out| encode_peer(out, node, store))
-    }
-
-    fn record(&mut self, bytes_max: usize, encode: impl FnOnce(&mut AlignedBuf)) -> BatchSeq {
-        let hard_max = self.config.batch_bytes_hard_max().expect("the config was checked");
-        assert!(self.fill.len() + bytes_max <= hard_max, "a record was brought that there was no room for");
-        // Nothing recorded after a failure is ever written, so it need not take memory.
-        if self.failure.is_none() {
-            self.fill.record(encode);
-        }
-        self.filling
-    }
-
-    /// Submits the batch that fills, if it holds anything, a write may be in flight, and a segment has room. Otherwise
-    /// it fills on; call again after a completion. The write comes out of [`Wal::poll_io`].
-    pub fn submit(&mut self) {
-        if self.failure.is_some() || self.fill.is_empty() || self.submitted.len() >= self.config.depth {
-            return;
-        }
-        let bytes = self.fill.len().next_multiple_of(crate::io::BLOCK_BYTES) as u64;
-        if self.segment.offset + bytes > self.segment.segment_bytes && !self.roll_over() {
-            self.next_awaited = true;
-            return;
-        }
-        let records_len = self.fill.len() - batch::BATCH_HEADER_BYTES;
-        let record_count = self.fill.record_count();
-        let next_buffer = self.buffers.pop().unwrap_or_default();
-        let mut buffer = self.fill.take(next_buffer);
-        buffer.pad_to_block();
-        let header = BatchHeader {
-            opening: false,
-            sequence: self.filling,
-            durable_upto: self.durable_upto,
-            previous_checksum: self.previous_checksum,
-            checksum: 0,
-            echo_len: 0,
-            records_len: u32::try_from(records_len).expect("a batch fits a segment, a segment fits 32 bits"),
-            record_count,
-        };
-        self.previous_checksum = batch::seal(&mut buffer, header, self.segment.checksum_seed);
-        let purpose = Purpose::Batch { sequence: self.filling, segment: self.segment.number };
-        let (file, offset) = (self.segment.file, self.segment.offset);
-        let mode = if planted(Bug::NoSync) { WriteMode::Volatile } else { self.config.mode };
-        self.issue(purpose, IoOp::Write { file, offset, buffer, mode });
-        self.segment.offset += bytes;
-        self.submitted.push_back(Submitted { sequence: self.filling, complete: false });
-        self.filling = self.filling.next();
-    }
-
-    /// Goes on to the next segment, if it is ready.
-    fn roll_over(&mut self) -> bool {
-        let Some((header, file)) = self.next.ready() else { return false };
-        let next = OpenSegment {
-            number: header.number,
-            file,
-            checksum_seed: header.checksum_seed(),
-            segment_bytes: header.segment_bytes,
-            offset: BATCHES_OFFSET,
-        };
-        let full = std::mem::replace(&mut self.segment, next);
-        let last_in_full = BatchSeq(self.filling.0 - 1);
-        self.retired.push_back((last_in_full, full));
-        self.close_retired();
-        self.next = prepare_after(&self.config, self.seed, &self.segment, self.durable_upto);
-        self.next_awaited = false;
-        true
+        if self.has_room() { self.config.batch_bytes_max - self.fill.records_len() } else { 0 }
     }
 
     /// The next operation to hand to the device; answer it with [`Wal::handle_io`]. Completions may come in any order.
     pub fn poll_io(&mut self) -> Option<(IoId, IoOp)> {
         if self.outbox.is_empty() {
-            self.advance_preparation();
+            self.advance_preparations();
         }
         self.outbox.pop_front()
-    }
-
-    fn advance_preparation(&mut self) {
-        if self.failure.is_some() || self.next_in_flight {
-            return;
-        }
-        // Zero-filling shares the disk with the batches, so it goes at twice their pace: done when this segment is half
-        // full. Without a clock this is also a bound on its rate.
-        let too_early = self.next.zeroing().is_some_and(|done| done > 2 * self.segment.offset);
-        if too_early && !self.next_awaited {
-            return;
-        }
-        if let Some(op) = self.next.op() {
-            self.next_in_flight = true;
-            self.issue(Purpose::Prepare, op);
-        }
     }
 
     fn issue(&mut self, purpose: Purpose, op: IoOp) {
@@ -318,46 +299,33 @@ impl Wal {
                 self.submitted.retain(|batch| batch.sequence != sequence);
                 self.fail(WalFailure { file: segment_path(self.config.wal, segment), error });
             }
-            (Purpose::Prepare, Ok(output)) => {
-                self.next_in_flight = false;
-                self.next.handle(&output);
-            }
-            (Purpose::Prepare, Err(error)) => {
-                self.next_in_flight = false;
-                self.fail(WalFailure { file: self.next.path(), error });
-            }
-            // The file's batches were durable before it was closed; a failed close takes nothing from that.
-            (Purpose::Close, _) => {}
+            (Purpose::Next | Purpose::Reserve, result) => self.handle_prepared(purpose, result),
+            (Purpose::Open { segment }, result) => self.handle_opened(segment, result),
+            (Purpose::Read { read }, result) => self.handle_read(read, result),
+            // The file counts no more; a failed close or removal takes nothing from anybody.
+            (Purpose::GiveUp, _) => {}
         }
     }
 
-    fn complete(&mut self, sequence: BatchSeq) {
-        let batch = self.submitted.iter_mut().find(|batch| batch.sequence == sequence);
-        batch.expect("a batch in flight is submitted").complete = true;
-        // Once latched nothing is released, not even what became durable: an earlier batch may be missing.
-        if self.failure.is_some() {
-            self.submitted.retain(|batch| !batch.complete);
-            return;
-        }
-        // In order: a batch counts only when all before it are durable, because recovery cuts at the first gap.
-        while let Some(first) = self.submitted.front().copied().filter(|first| first.complete) {
-            assert_eq!(first.sequence, self.released.next(), "batches are released in the order of their sequence");
-            self.submitted.pop_front();
-            self.released = first.sequence;
-        }
-        if self.config.mode != WriteMode::Volatile {
-            self.durable_upto = self.released;
-        }
-        self.close_retired();
-    }
-
-    fn close_retired(&mut self) {
-        while let Some((last, segment)) = self.retired.front().copied() {
-            if last > self.released {
-                return;
+    fn handle_prepared(&mut self, purpose: Purpose, result: IoResult) {
+        let reserve = purpose == Purpose::Reserve;
+        let made = match (reserve, &mut self.reserve) {
+            (true, Some(made)) => made,
+            _ => &mut self.next,
+        };
+        match result {
+            Ok(output) => made.handle(&output),
+            Err(error) => {
+                let no_room = matches!(error.errno, ENOSPC | EDQUOT) || made.found_no_room();
+                if !(no_room && made.handle_no_room()) {
+                    let file = made.path();
+                    return self.fail(WalFailure { file, error });
+                }
+                tracing::warn!(file = %made.path(), %error, "no room on the disk for another segment");
             }
-            self.retired.pop_front();
-            self.issue(Purpose::Close, IoOp::Close(segment.file));
+        }
+        if reserve {
+            self.keep_reserve();
         }
     }
 
@@ -375,12 +343,18 @@ impl Wal {
     fn fail(&mut self, failure: WalFailure) {
         if self.failure.is_none() {
             self.failure = Some(failure);
-            self.fill = Fill::new(AlignedBuf::new());
+            self.fill = Fill::new(AlignedBuf::new(), std::iter::empty());
         }
-        while let Some((id, _)) = self.outbox.pop_front() {
+        // What was to be read can still be read; what was to be written is not.
+        for (id, op) in std::mem::take(&mut self.outbox) {
             let place = self.in_flight.iter().position(|(known, _)| *known == id).expect("what is issued is in flight");
-            if let (_, Purpose::Batch { sequence, .. }) = self.in_flight.swap_remove(place) {
-                self.submitted.retain(|batch| batch.sequence != sequence);
+            match self.in_flight[place].1 {
+                Purpose::Open { .. } | Purpose::Read { .. } => self.outbox.push_back((id, op)),
+                Purpose::Batch { sequence, .. } => {
+                    self.in_flight.swap_remove(place);
+                    self.submitted.retain(|batch| batch.sequence != sequence);
+                }
+                Purpose::Next | Purpose::Reserve | Purpose::GiveUp => drop(self.in_flight.swap_remove(place)),
             }
         }
         self.submitted.retain(|batch| !batch.complete);
@@ -412,6 +386,13 @@ impl Wal {
         segment_path(self.config.wal, self.segment.number)
     }
 
+    /// Bytes of the log: of its segments, and of the records in them that still count.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        let free = self.files.free.len() as u64 * self.config.segment_bytes;
+        Usage { segments: self.files.bytes(), free, live: self.index.live_bytes_total() }
+    }
+
     /// The settings it runs with.
     #[must_use]
     pub fn config(&self) -> &WalConfig {
@@ -419,17 +400,18 @@ impl Wal {
     }
 }
 
-/// The segment to follow `segment`. Where that one will end is not known yet, so its whole length counts: the chain of
-/// sequences and checksums tells a whole end from a torn one.
-fn prepare_after(config: &WalConfig, seed: u64, segment: &OpenSegment, durable_upto: BatchSeq) -> Preparation {
-    let number = SegmentNumber(segment.number.0 + 1);
-    let header = SegmentHeader {
-        wal: config.wal,
-        number,
-        segment_bytes: config.segment_bytes,
-        salt: salt(seed, number.0),
-        previous: Some(PreviousSegment { number: segment.number, end: segment.segment_bytes }),
-        durable_upto,
-    };
-    Preparation::new(header, config.zero_chunk_bytes)
+/// How much room a log takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes of its segments' files.
+    pub segments: u64,
+    /// Bytes of files kept to become segments.
+    pub free: u64,
+    /// Bytes of records that still count, without padding.
+    pub live: u64,
+}
+
+/// The place of a batch that is about to be written.
+fn place(segment: &OpenSegment, sequence: BatchSeq) -> BatchPlace {
+    BatchPlace { segment: segment.number, offset: segment.offset, sequence }
 }

@@ -1,19 +1,22 @@
-//! Opening a log: what recovery decided is made durable, and a new segment begins, before anybody is told anything.
-//! Blocking; runs before a core does.
+//! Opening a log: what recovery decided is made durable before anybody is told anything. Blocking; runs before a core does.
 //!
 //! Every step leaves a log that can be opened again. What was read may have come from a cache that a power failure
-//! would lose, so it is synced before it is used. The new segment's header names where the log was cut, so that nothing
-//! behind the cut comes back; only when the opening batch is durable are files that no longer count removed.
+//! would lose, so it is synced before it is used. After a clean stop the log goes on where it ended. Otherwise a new segment
+//! begins, whose header names where the log was cut, so that nothing behind the cut comes back; only when the opening batch
+//! is durable are files that no longer count removed or used again.
 
 use super::config::WalConfig;
 use super::error::{Place, WalError};
+use super::files::{Files, Handle};
+use super::index::Index;
 use super::prepare::Preparation;
 use super::reader::execute;
 use super::recovery::{LogEnd, Reading, Recovered, read, segment_path};
+use super::write::RESERVE_NUMBERS;
 use crate::aligned::AlignedBuf;
-use crate::format::BatchSeq;
-use crate::format::batch::{self, BatchHeader};
-use crate::format::segment::{BATCHES_OFFSET, PreviousSegment, SegmentHeader};
+use crate::format::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
+use crate::format::segment::{BATCHES_OFFSET, BatchPlace, PreviousSegment, SegmentHeader};
+use crate::format::{BatchSeq, FORMAT_VERSION, Writer};
 use crate::io::{BLOCK_BYTES, Directory, Disk, FileId, FileName, FilePath, IoOp, IoOutput, SegmentNumber, WriteMode};
 use crate::seed::salt;
 
@@ -21,7 +24,7 @@ const ENOENT: i32 = 2;
 /// Nothing else runs while a log opens, so that its first segment is zero-filled in large pieces.
 const OPENING_ZERO_CHUNK_BYTES: u64 = 1 << 20;
 
-/// The segment a freshly opened log writes to.
+/// A freshly opened log.
 pub(crate) struct Opened {
     pub(crate) header: SegmentHeader,
     pub(crate) file: FileId,
@@ -29,6 +32,13 @@ pub(crate) struct Opened {
     pub(crate) last: BatchSeq,
     pub(crate) checksum: u32,
     pub(crate) recovered: Recovered,
+    pub(crate) index: Index,
+    pub(crate) files: Files,
+    pub(crate) checkpoints: [Option<BatchPlace>; 2],
+    /// Bytes behind the last checkpoint.
+    pub(crate) replayed_bytes: u64,
+    pub(crate) first_segment: SegmentNumber,
+    pub(crate) spares: u64,
 }
 
 pub(crate) fn open(disk: &mut dyn Disk, config: &WalConfig, seed: u64) -> Result<Opened, WalError> {
@@ -36,20 +46,32 @@ pub(crate) fn open(disk: &mut dyn Disk, config: &WalConfig, seed: u64) -> Result
     ensure_directory(disk, config)?;
     let reading = read(disk, config.wal)?;
     check_presence(config, &reading)?;
-    for number in &reading.kept {
+    for number in &reading.read {
         sync_segment(disk, segment_path(config.wal, *number))?;
     }
-    let header = next_header(config, &reading, seed)?;
-    // A spare was never part of the log; one with the new segment's name would be in its way.
-    remove_all(disk, config, &reading.files, |name| matches!(name, FileName::Spare(_)))?;
-    let file = make_segment(disk, header)?;
-    let (offset, checksum) = write_opening(disk, &header, file, reading.end)?;
-    remove_all(disk, config, &reading.files, |name| match name {
-        FileName::Segment(number) => !reading.kept.contains(&number),
-        _ => false,
-    })?;
-    let last = header.durable_upto.next();
-    Ok(Opened { header, file, offset, last, checksum, recovered: reading.recovered })
+    let (header, file, at) = match continued(disk, config, &reading)? {
+        Some(continued) => continued,
+        None => begin(disk, config, &reading, seed)?,
+    };
+    let checkpoints = reading.complete.map_or([None, None], |complete| [Some(complete.begin), complete.previous]);
+    let opening = Opening { header, file, at, end: reading.end, first: reading.first.max(SegmentNumber(1)) };
+    let (offset, checksum) = write_opening(disk, &opening)?;
+    let (files, spares) = sort_files(disk, config, &reading, &opening)?;
+    let last = opening.sequence();
+    Ok(Opened {
+        header,
+        file,
+        offset,
+        last,
+        checksum,
+        replayed_bytes: reading.recovered.stats.bytes,
+        first_segment: opening.first,
+        recovered: reading.recovered,
+        index: reading.index,
+        files,
+        checkpoints,
+        spares,
+    })
 }
 
 /// Makes the directory of a log that no manifest names yet, and its entry durable: an earlier start may have been
@@ -71,7 +93,12 @@ fn ensure_directory(disk: &mut dyn Disk, config: &WalConfig) -> Result<(), WalEr
 /// first opening batch, which was durable before the manifest was written.
 fn check_presence(config: &WalConfig, reading: &Reading) -> Result<(), WalError> {
     if config.initialised && reading.end.is_none() {
-        let file = reading.first.ok_or(WalError::Missing { wal: config.wal })?;
+        let mut segments = reading.files.iter().filter_map(|(name, _)| match name {
+            FileName::Segment(number) => Some(*number),
+            _ => None,
+        });
+        let number = segments.next().ok_or(WalError::Missing { wal: config.wal })?;
+        let file = segment_path(config.wal, number);
         return Err(WalError::Damaged { file, offset: BATCHES_OFFSET, sequence: BatchSeq(1) });
     }
     if !config.initialised && reading.holds_records {
@@ -82,23 +109,57 @@ fn check_presence(config: &WalConfig, reading: &Reading) -> Result<(), WalError>
 
 fn sync_segment(disk: &mut dyn Disk, path: FilePath) -> Result<(), WalError> {
     let place = Place::File(path);
-    let IoOutput::File { file, .. } = execute(disk, place, IoOp::Open(path))? else {
-        panic!("the device answers an open with a file");
-    };
+    let (file, _) = open_file(disk, path)?;
     execute(disk, place, IoOp::Sync(file))?;
     execute(disk, place, IoOp::Close(file)).map(drop)
 }
 
-/// The header of the segment that continues the log at its end. Its number is above every number ever named, also of
-/// segments that do not count.
-fn next_header(config: &WalConfig, reading: &Reading, seed: u64) -> Result<SegmentHeader, WalError> {
-    let highest = reading.files.iter().filter_map(|name| match name {
-        FileName::Segment(number) | FileName::Spare(number) => Some(number.0),
+fn open_file(disk: &mut dyn Disk, path: FilePath) -> Result<(FileId, u64), WalError> {
+    match execute(disk, Place::File(path), IoOp::Open(path))? {
+        IoOutput::File { file, len } => Ok((file, len)),
+        _ => panic!("the device answers an open with a file"),
+    }
+}
+
+/// After a clean stop nothing stands behind the end, so that the log can go on there.
+fn continued(
+    disk: &mut dyn Disk,
+    config: &WalConfig,
+    reading: &Reading,
+) -> Result<Option<(SegmentHeader, FileId, u64)>, WalError> {
+    let (Some(end), Some(header)) = (reading.end, reading.newest) else { return Ok(None) };
+    let highest = reading.files.iter().filter_map(|(name, _)| segment_number(*name)).max();
+    let room = header.segment_bytes.saturating_sub(end.offset) >= 2 * BLOCK_BYTES as u64;
+    let same = header.version == FORMAT_VERSION && highest == Some(header.number);
+    if !(reading.recovered.stats.clean && reading.recovered.damage.is_empty() && room && same) {
+        return Ok(None);
+    }
+    let (file, _) = open_file(disk, segment_path(config.wal, header.number))?;
+    Ok(Some((header, file, end.offset)))
+}
+
+fn segment_number(name: FileName) -> Option<SegmentNumber> {
+    match name {
+        FileName::Segment(number) => Some(number),
         _ => None,
-    });
+    }
+}
+
+/// A new segment that continues the log at its end. Its number is above every number ever named, also of segments that
+/// do not count.
+fn begin(
+    disk: &mut dyn Disk,
+    config: &WalConfig,
+    reading: &Reading,
+    seed: u64,
+) -> Result<(SegmentHeader, FileId, u64), WalError> {
+    let highest = reading.files.iter().filter_map(|(name, _)| segment_number(*name)).max();
     let exhausted = WalError::Exhausted { wal: config.wal };
-    let number = highest.max().unwrap_or(0).checked_add(1).filter(|n| *n < u64::MAX / 2).ok_or(exhausted)?;
-    Ok(SegmentHeader {
+    let number = highest.map_or(0, |number| number.0).checked_add(1);
+    let number = number.filter(|n| *n < u64::from(u32::MAX / 2)).ok_or(exhausted)?;
+    let checkpoints = reading.complete.map_or([None, None], |complete| [Some(complete.begin), complete.previous]);
+    let header = SegmentHeader {
+        version: FORMAT_VERSION,
         wal: config.wal,
         number: SegmentNumber(number),
         segment_bytes: config.segment_bytes,
@@ -106,11 +167,45 @@ fn next_header(config: &WalConfig, reading: &Reading, seed: u64) -> Result<Segme
         previous: reading.end.map(|end| PreviousSegment { number: end.segment, end: end.offset }),
         // Everything kept was synced above.
         durable_upto: reading.end.map_or(BatchSeq(0), |end| end.sequence),
-    })
+        first: if reading.end.is_some() { reading.first.max(SegmentNumber(1)) } else { SegmentNumber(number) },
+        checkpoints,
+        writer: Writer::this(),
+    };
+    let file = make_segment(disk, config, reading, header)?;
+    Ok((header, file, BATCHES_OFFSET))
 }
 
-fn make_segment(disk: &mut dyn Disk, header: SegmentHeader) -> Result<FileId, WalError> {
-    let mut preparation = Preparation::new(header, OPENING_ZERO_CHUNK_BYTES);
+fn make_segment(
+    disk: &mut dyn Disk,
+    config: &WalConfig,
+    reading: &Reading,
+    header: SegmentHeader,
+) -> Result<FileId, WalError> {
+    let own = FileName::Spare(header.number);
+    // A file that is written to its end and counts no more: a segment that durable batches say the log begins behind, or a
+    // spare one, which is as long as it is because zeroes were written so far.
+    let spare = reading.files.iter().find(|(name, bytes)| {
+        let free = match name {
+            FileName::Spare(_) => *name != own,
+            FileName::Segment(number) => *number < reading.first,
+            FileName::Manifest | FileName::ManifestNew => false,
+        };
+        free && *bytes == config.segment_bytes
+    });
+    // One with the new segment's name would be in its way; those of another length are of no use to anybody.
+    for (name, bytes) in &reading.files {
+        if matches!(name, FileName::Spare(_)) && (*bytes != config.segment_bytes || *name == own) {
+            let path = FilePath { directory: Directory::Wal(config.wal), name: *name };
+            execute(disk, Place::File(path), IoOp::Remove(path))?;
+        }
+    }
+    let mut preparation = match spare {
+        // It is synced before it is used.
+        Some((name, _)) => {
+            Preparation::recycled(header, FilePath { directory: Directory::Wal(config.wal), name: *name })
+        }
+        None => Preparation::fresh(header, OPENING_ZERO_CHUNK_BYTES),
+    };
     let place = Place::File(preparation.path());
     while let Some(op) = preparation.op() {
         let output = execute(disk, place, op)?;
@@ -120,41 +215,87 @@ fn make_segment(disk: &mut dyn Disk, header: SegmentHeader) -> Result<FileId, Wa
     Ok(file)
 }
 
+/// Where the first batch of a start goes.
+struct Opening {
+    header: SegmentHeader,
+    file: FileId,
+    at: u64,
+    end: Option<LogEnd>,
+    first: SegmentNumber,
+}
+
+impl Opening {
+    fn sequence(&self) -> BatchSeq {
+        self.end.map_or(BatchSeq(1), |end| end.sequence.next())
+    }
+}
+
 /// The first batch of this start: without records yet, and durable before anything leaves the core. Returns where the
 /// next batch goes, and this one's checksum.
-fn write_opening(
-    disk: &mut dyn Disk,
-    segment: &SegmentHeader,
-    file: FileId,
-    end: Option<LogEnd>,
-) -> Result<(u64, u32), WalError> {
-    let mut buffer = AlignedBuf::zeroed(BLOCK_BYTES);
+fn write_opening(disk: &mut dyn Disk, opening: &Opening) -> Result<(u64, u32), WalError> {
+    let mut buffer = AlignedBuf::zeroed(BATCH_HEADER_BYTES);
+    buffer.pad_to_block();
+    let segment = &opening.header;
     let header = BatchHeader {
         opening: true,
-        sequence: segment.durable_upto.next(),
-        durable_upto: segment.durable_upto,
-        previous_checksum: end.map_or(0, |end| end.checksum),
+        clean: false,
+        sequence: opening.sequence(),
+        durable_upto: opening.sequence().previous(),
+        previous_checksum: opening.end.map_or(0, |end| end.checksum),
         checksum: 0,
         echo_len: 0,
         records_len: 0,
         record_count: 0,
+        first_segment: opening.first,
     };
-    let checksum = batch::seal(&mut buffer, header, segment.checksum_seed());
+    let checksum = batch::seal(&mut buffer, header, segment.checksum_seed(), opening.at);
     let place = Place::File(segment_path(segment.wal, segment.number));
-    let op = IoOp::Write { file, offset: BATCHES_OFFSET, buffer, mode: WriteMode::Dsync };
+    let op = IoOp::Write { file: opening.file, offset: opening.at, buffer, mode: WriteMode::Dsync };
     execute(disk, place, op)?;
-    Ok((BATCHES_OFFSET + BLOCK_BYTES as u64, checksum))
+    Ok((opening.at + BLOCK_BYTES as u64, checksum))
 }
 
-fn remove_all(
+/// Which files are segments of the log, and which are free; the rest is removed.
+fn sort_files(
     disk: &mut dyn Disk,
     config: &WalConfig,
-    files: &[FileName],
-    dead: impl Fn(FileName) -> bool,
-) -> Result<(), WalError> {
-    for name in files.iter().copied().filter(|name| dead(*name)) {
+    reading: &Reading,
+    opening: &Opening,
+) -> Result<(Files, u64), WalError> {
+    let mut files = Files::default();
+    let mut spares = 0;
+    let newest_kept = reading.end.map(|end| end.segment);
+    for (name, bytes) in list(disk, config)? {
         let path = FilePath { directory: Directory::Wal(config.wal), name };
-        execute(disk, Place::File(path), IoOp::Remove(path))?;
+        let counts = match name {
+            FileName::Segment(number) if number == opening.header.number => {
+                files.add(number, Handle::Open(opening.file), bytes);
+                continue;
+            }
+            FileName::Segment(number) if number >= opening.first && Some(number) <= newest_kept => {
+                files.add(number, Handle::Closed, bytes);
+                continue;
+            }
+            FileName::Spare(number) => {
+                spares = spares.max(number.0.saturating_sub(RESERVE_NUMBERS));
+                number.0 >= RESERVE_NUMBERS
+            }
+            FileName::Segment(_) => true,
+            FileName::Manifest | FileName::ManifestNew => continue,
+        };
+        if counts && bytes == config.segment_bytes && files.free.len() < config.reserve_segments + 2 {
+            files.free.push(path);
+        } else {
+            execute(disk, Place::File(path), IoOp::Remove(path))?;
+        }
     }
-    Ok(())
+    Ok((files, spares))
+}
+
+fn list(disk: &mut dyn Disk, config: &WalConfig) -> Result<Vec<(FileName, u64)>, WalError> {
+    let directory = Directory::Wal(config.wal);
+    match execute(disk, Place::Directory(directory), IoOp::List(directory))? {
+        IoOutput::Names(names) => Ok(names),
+        _ => panic!("the device answers a listing with names"),
+    }
 }

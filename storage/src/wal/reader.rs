@@ -26,6 +26,11 @@ impl SegmentReader {
         }
     }
 
+    /// Which file.
+    pub(crate) fn path(&self) -> FilePath {
+        self.path
+    }
+
     /// Length of the file in bytes.
     pub(crate) fn len(&self) -> u64 {
         self.len

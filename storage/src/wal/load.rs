@@ -1,0 +1,117 @@
+//! Reading all entries of a log at once, blocking: for tools, tests, and a start that wants them in memory.
+
+use super::Wal;
+use super::error::WalError;
+use super::index::Index;
+use super::reader::SegmentReader;
+use super::recovery::{Reading, segment_path};
+use super::runs::{Place, Run};
+use crate::format::record::{Record, decode_one};
+use crate::io::{BLOCK_BYTES, Disk, SegmentNumber, WalId};
+use raftyard_raft::{Entry, GroupId, LogIndex};
+use std::collections::BTreeMap;
+
+/// Every group's entries, from the one after its base on.
+pub type Loaded = BTreeMap<GroupId, Vec<Entry>>;
+
+impl Reading {
+    /// Reads all entries. Blocking; memory for all of them.
+    ///
+    /// # Errors
+    /// The disk fails, or a record is not what it was when the log was read.
+    pub fn load(&self, disk: &mut dyn Disk, wal: WalId) -> Result<Loaded, WalError> {
+        load(&self.index, disk, wal)
+    }
+}
+
+impl Reading {
+    /// Reads the state machine's snapshot that the log keeps for a group; empty if it keeps none. Blocking.
+    ///
+    /// # Errors
+    /// As [`Reading::load`].
+    pub fn load_snapshot(&self, disk: &mut dyn Disk, wal: WalId, group: GroupId) -> Result<Vec<u8>, WalError> {
+        let mut bytes = Vec::new();
+        let Some(tracked) = self.index.slot(group).map(|slot| self.index.at(slot)) else { return Ok(bytes) };
+        for (_, place) in tracked.snapshot().into_iter().flat_map(|snapshot| &snapshot.chunks) {
+            let path = segment_path(wal, SegmentNumber(u64::from(place.segment)));
+            let mut reader = SegmentReader::open(disk, path, BLOCK_BYTES as u64)?;
+            let read = read_record(&mut reader, disk, *place).map(<[u8]>::to_vec);
+            reader.close(disk)?;
+            match decode_one(2, &read?) {
+                Ok(Record::Chunk(chunk)) => bytes.extend_from_slice(chunk.data),
+                _ => {
+                    let (offset, index) = (u64::from(place.offset), LogIndex(0));
+                    return Err(WalError::Unreadable { file: path, offset, index });
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Wal {
+    /// As [`Reading::load`]; nothing may be recorded and not released.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(&self, disk: &mut dyn Disk) -> Result<Loaded, WalError> {
+        load(&self.index, disk, self.config.wal)
+    }
+}
+
+fn load(index: &Index, disk: &mut dyn Disk, wal: WalId) -> Result<Loaded, WalError> {
+    let mut loaded: Loaded = index.groups().map(|tracked| (tracked.group, Vec::new())).collect();
+    // In the order of the disk, so that each segment is read once.
+    let runs = index.groups().flat_map(|tracked| tracked.runs.iter().map(|run| (run.place, *run, tracked.group)));
+    let mut runs: Vec<_> = runs.collect();
+    runs.sort_unstable_by_key(|(place, ..)| (place.segment, place.offset));
+    let mut reader: Option<(u32, SegmentReader)> = None;
+    for (place, run, group) in runs {
+        let mut open = match reader.take() {
+            Some((segment, open)) if segment == place.segment => open,
+            other => {
+                if let Some((_, open)) = other {
+                    open.close(disk)?;
+                }
+                let path = segment_path(wal, SegmentNumber(u64::from(place.segment)));
+                SegmentReader::open(disk, path, 1 << 20)?
+            }
+        };
+        let entries = loaded.get_mut(&group).expect("made for every group");
+        let read = record(&mut open, disk, &run, entries);
+        reader = Some((place.segment, open));
+        read?;
+    }
+    if let Some((_, open)) = reader {
+        open.close(disk)?;
+    }
+    for entries in loaded.values_mut() {
+        entries.sort_by_key(|entry| entry.index);
+    }
+    Ok(loaded)
+}
+
+fn record(
+    reader: &mut SegmentReader,
+    disk: &mut dyn Disk,
+    run: &Run,
+    entries: &mut Vec<Entry>,
+) -> Result<(), WalError> {
+    let file = reader.path();
+    let bytes = read_record(reader, disk, run.place)?;
+    let lost = WalError::Unreadable { file, offset: u64::from(run.place.offset), index: run.first };
+    let found = decode_one(2, bytes).or_else(|_| decode_one(1, bytes));
+    let (Ok(Record::Group(record)) | Ok(Record::Relocated(record))) = found else { return Err(lost) };
+    let wanted = |index: &LogIndex| run.indexes().contains(index);
+    let before = entries.len();
+    entries.extend(record.entries.iter().filter(|entry| wanted(&entry.index)).map(|entry| entry.to_entry()));
+    if (entries.len() - before) as u64 == u64::from(run.count) { Ok(()) } else { Err(lost) }
+}
+
+/// The bytes of the record at a place; fewer if the file ends there.
+fn read_record<'a>(reader: &'a mut SegmentReader, disk: &mut dyn Disk, place: Place) -> Result<&'a [u8], WalError> {
+    let (offset, len) = (u64::from(place.offset), u64::from(place.len));
+    let start = offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    let bytes = reader.bytes(disk, start, offset + len - start)?;
+    Ok(usize::try_from(offset - start).ok().and_then(|at| bytes.get(at..)).unwrap_or_default())
+}
