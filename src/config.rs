@@ -351,6 +351,8 @@ impl NodeConfig {
             depth: self.wal_depth,
             mode,
             promise: if self.leases { self.raft().promise_after_restart() } else { Duration::ZERO },
+            batch_groups_max: defaults.batch_groups_max.min(WalConfig::batch_groups_max_in(self.segment_bytes)),
+            checkpoint_bytes: defaults.checkpoint_bytes.min(self.segment_bytes.saturating_mul(4)),
             zero_chunk_bytes: defaults.zero_chunk_bytes.min(self.segment_bytes),
             ..defaults
         }

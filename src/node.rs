@@ -119,7 +119,8 @@ impl Node {
             // Only now that every log exists: a manifest promises its logs. And before any core speaks to a peer,
             // which would remember a store id that a crash makes us forget.
             let wals = (0..config.cores).map(WalId).collect();
-            let manifest = Manifest { node: config.node, cluster: ClusterId(config.cluster), store, wals };
+            let manifest =
+                Manifest { node: config.node, cluster: ClusterId(config.cluster), store, wals, forgetful: false };
             if let Err(error) = manifest.create(&mut disk) {
                 starting.into_iter().for_each(CoreStarting::abandon);
                 return Err(OpenError::Manifest { path, error });

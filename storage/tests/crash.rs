@@ -274,3 +274,27 @@ fn an_end_while_room_is_made_loses_nothing_that_was_released() {
     println!("{seen:?}");
     assert!(seen.checkpoints > 0 && seen.clean > 0 && seen.given_up > 0 && seen.tears > 0, "{seen:?}");
 }
+
+/// Each planted bug of the log's own must be found by lives of some length: otherwise these tests prove nothing.
+#[cfg(raftyard_planted)]
+#[test]
+fn each_planted_bug_is_found() {
+    use raftyard_raft::planted::{Bug, plant};
+    for bug in [Bug::RelocatedAppended, Bug::SourceFreedEarly, Bug::RecycledEarly, Bug::NoSync, Bug::NoDirectorySync] {
+        plant(Some(bug));
+        let found = (0..400).find(|seed| {
+            let mut life = Life::new(Plant::None, 2 * seed + 1);
+            life.steps = 400;
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                (0..8).any(|_| {
+                    let operations = life.random.below(1500);
+                    life.round(operations).is_err()
+                })
+            }))
+            .unwrap_or(true)
+        });
+        plant(None);
+        println!("{bug:?}: {found:?}");
+        assert!(found.is_some(), "{bug:?} was not found");
+    }
+}

@@ -7,9 +7,10 @@ use super::{Core, CreationReply, Phase};
 use crate::group::{GroupConfig, Joining, StateMachine};
 use crate::mail::{Answer, Applied, CreateGroupError, Limit, Mail, NotProposed, ProposeError, Reply, Unavailable};
 use bytes::Bytes;
-use raftyard_raft::{Configuration, GroupId, HardState, Instant, LogIndex, ReplicaId, RestoreError};
+use raftyard_raft::{Configuration, GroupId, Instant, LogIndex, ReplicaId, RestoreError};
 use raftyard_storage::wal::RecoveredGroup;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::Duration;
 
 impl Core {
@@ -143,7 +144,7 @@ impl Core {
     fn check_creation(&self, group: GroupId) -> Result<(), CreateGroupError> {
         match self.phase {
             Phase::Running => {}
-            Phase::Stopping => return Err(CreateGroupError::Stopped),
+            Phase::Stopping | Phase::Closing => return Err(CreateGroupError::Stopped),
             Phase::Failed => return Err(CreateGroupError::WalFailed),
         }
         if group.0 == 0 {
@@ -162,10 +163,9 @@ impl Core {
     pub(super) fn create(&mut self, now: Instant, creation: Creation) {
         let Creation { group, replica, configuration, preferred, machine, reply } = creation;
         self.creating.remove(&group);
-        let (hard_state, entries) = (HardState::default(), Vec::new());
-        let group = RecoveredGroup { group, replica, configuration, hard_state, entries };
+        let group = RecoveredGroup::created(group, replica, Arc::new(configuration));
         // Nobody can have a promise of a replica that did not exist.
-        let slot = self.restore(group, machine, Duration::ZERO, now);
+        let slot = self.restore(group, Vec::new(), machine, Duration::ZERO, now);
         let slot = slot.expect("a fresh replica with a fresh machine fits");
         if preferred {
             let raft = &mut self.groups[slot as usize].raft;

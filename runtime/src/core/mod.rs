@@ -28,8 +28,8 @@ use deadlines::{Deadlines, Slot};
 use durable::{Creation, DurableQueue};
 use links::Links;
 use port::{Input, Output};
-use raftyard_raft::{Base, GroupId, Instant, Raft, RestoreError, Restored, Settings};
-use raftyard_storage::wal::{Recovered, RecoveredGroup, Wal};
+use raftyard_raft::{Base, Entry, GroupId, Instant, Raft, RestoreError, Restored, Settings};
+use raftyard_storage::wal::{Loaded, Recovered, RecoveredGroup, Wal};
 use rustc_hash::{FxHashMap, FxHashSet};
 use slot::GroupSlot;
 use std::collections::VecDeque;
@@ -42,6 +42,8 @@ enum Phase {
     Running,
     /// Takes no proposals; finishes what is under way.
     Stopping,
+    /// Says and records nothing more; its log is being closed.
+    Closing,
     /// Its log failed: it says nothing more to its peers.
     Failed,
 }
@@ -88,6 +90,10 @@ pub struct Core {
     dirty: Vec<Slot>,
     deadlines: Deadlines,
     next_beat: Instant,
+    /// The moment of the last input.
+    now: Instant,
+    /// When the newest batches get another one behind them, which proves that they were durable.
+    seal_at: Option<Instant>,
     /// Groups to create as soon as the batch has room. Bounded by `creations_max`.
     creations: VecDeque<Box<Creation>>,
     /// Groups whose creation was asked for and is not durable yet.
@@ -113,6 +119,7 @@ impl Core {
         config: CoreConfig,
         wal: Wal,
         recovered: Recovered,
+        mut loaded: Loaded,
         machines: Arc<dyn StateMachineFactory>,
         now: Instant,
         seed: u64,
@@ -136,6 +143,8 @@ impl Core {
             dirty: Vec::new(),
             deadlines: Deadlines::default(),
             next_beat: now,
+            now,
+            seal_at: None,
             creations: VecDeque::new(),
             creating: FxHashSet::default(),
             shutdowns: Vec::new(),
@@ -150,7 +159,8 @@ impl Core {
         for group in recovered.groups {
             let id = group.group;
             let machine = core.machines.open(id);
-            core.restore(group, machine, recovered.promise, now)
+            let entries = loaded.remove(&id).unwrap_or_default();
+            core.restore(group, entries, machine, recovered.promise, now)
                 .map_err(|error| OpenError::Restore { group: id, error })?;
         }
         core.links.dial_all(now, &mut core.outputs);
@@ -159,9 +169,12 @@ impl Core {
 
     /// Takes one input.
     pub fn handle(&mut self, now: Instant, input: Input<'_>) {
+        self.now = now;
         match input {
             // Nobody is heard or answered any more but those who send mail, and are told so.
-            Input::LinkUp(link) if self.phase == Phase::Failed => self.outputs.push_back(Output::Close(link)),
+            Input::LinkUp(link) if matches!(self.phase, Phase::Failed | Phase::Closing) => {
+                self.outputs.push_back(Output::Close(link));
+            }
             Input::Mail(mail) => self.handle_mail(now, mail),
             Input::LinkUp(link) => self.links.handle_up(now, link, &mut self.outputs),
             Input::Bytes { link, bytes } => self.handle_bytes(now, link, bytes),
@@ -187,17 +200,18 @@ impl Core {
     /// When the core wants [`Input::Deadline`] at the latest.
     #[must_use]
     pub fn next_deadline(&self) -> Option<Instant> {
-        if self.phase == Phase::Failed {
-            return None;
+        match self.phase {
+            Phase::Failed | Phase::Closing => return None,
+            Phase::Running | Phase::Stopping => {}
         }
-        let beat = Some(self.next_beat);
-        beat.into_iter().chain(self.deadlines.next()).chain(self.links.next_deadline()).min()
+        let beat = Some(self.next_beat).into_iter().chain(self.seal_at);
+        beat.chain(self.deadlines.next()).chain(self.links.next_deadline()).min()
     }
 
     /// Whether groups wait for room in a batch or for their next turn: end another turn soon.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        self.phase != Phase::Failed && !self.dirty.is_empty() && self.wal.has_room()
+        matches!(self.phase, Phase::Running | Phase::Stopping) && !self.dirty.is_empty() && self.wal.has_room()
     }
 
     /// What is counted.
@@ -220,8 +234,11 @@ impl Core {
     }
 
     fn handle_deadline(&mut self, now: Instant) {
-        if self.phase == Phase::Failed {
+        if matches!(self.phase, Phase::Failed | Phase::Closing) {
             return;
+        }
+        if self.seal_at.take_if(|at| *at <= now).is_some() {
+            self.wal.seal();
         }
         self.links.handle_deadline(now, &mut self.outputs);
         if self.next_beat <= now {
@@ -259,14 +276,19 @@ impl Core {
     fn restore(
         &mut self,
         group: RecoveredGroup,
+        entries: Vec<Entry>,
         machine: Box<dyn StateMachine>,
         promised_for: Duration,
         now: Instant,
     ) -> Result<Slot, RestoreError> {
         let restored = Restored {
             hard_state: group.hard_state,
-            base: Base::initial(Arc::new(group.configuration)),
-            entries: group.entries,
+            base: Base {
+                position: group.base,
+                configuration: group.configuration,
+                configuration_index: group.configuration_index,
+            },
+            entries,
             applied: machine.applied_index(),
             promised_for,
         };

@@ -183,7 +183,7 @@ impl Core {
     pub(super) fn available(&self, group: GroupId) -> Result<Slot, Unavailable> {
         match self.phase {
             Phase::Running => {}
-            Phase::Stopping => return Err(Unavailable::Stopped),
+            Phase::Stopping | Phase::Closing => return Err(Unavailable::Stopped),
             Phase::Failed => return Err(Unavailable::WalFailed),
         }
         let slot = *self.by_group.get(&group).ok_or(Unavailable::NoSuchGroup)?;

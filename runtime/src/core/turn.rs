@@ -9,23 +9,31 @@ use super::{Core, Phase};
 use crate::mail::{Answer, CreateGroupError, Unknown};
 use raftyard_raft::planted::{Bug, planted};
 use raftyard_raft::{Durability, Instant, Message, NodeId, Outgoing};
+use std::time::Duration;
 
 /// Bytes applied to one group in one turn; the rest follows in the next, so that others get their turn.
 const APPLY_BYTES_MAX: usize = 1 << 20;
+/// After so long without a batch the log gets one that proves the one before durable.
+const SEAL_AFTER: Duration = Duration::from_millis(5);
 
 impl Core {
     /// Ends the turn: call it after the inputs that were at hand, then carry out all outputs.
     pub fn end_turn(&mut self) {
-        if self.phase != Phase::Failed {
+        if matches!(self.phase, Phase::Running | Phase::Stopping) {
             self.record_creations();
             self.poll_groups();
-            self.wal.submit();
         }
+        self.wal.submit();
+        self.seal_at = if self.wal.wants_seal() { self.seal_at.or(Some(self.now.after(SEAL_AFTER))) } else { None };
+        self.poll_disk();
+        self.links.flush(&mut self.outputs);
+        self.end_shutdown();
+    }
+
+    fn poll_disk(&mut self) {
         while let Some((id, op)) = self.wal.poll_io() {
             self.outputs.push_back(Output::Io { id, op });
         }
-        self.links.flush(&mut self.outputs);
-        self.end_shutdown();
     }
 
     /// Lets everything go on that waited for a batch which is durable now.
@@ -195,7 +203,14 @@ impl Core {
     /// groups of other leaders may still be in flight; what was not acknowledged of them is sent again.
     fn end_shutdown(&mut self) {
         let finished = || self.creating.is_empty() && self.groups.iter().all(|group| group.next_expiry().is_none());
-        if self.phase == Phase::Failed || (self.phase == Phase::Stopping && finished()) {
+        if self.phase == Phase::Stopping && finished() && self.wal.is_idle() {
+            self.phase = Phase::Closing;
+            self.links.close_all(&mut self.outputs);
+            self.wal.close();
+            self.wal.submit();
+            self.poll_disk();
+        }
+        if self.wal.is_closed() {
             self.outputs.extend(self.shutdowns.drain(..).map(Answer::Shutdown));
         }
     }

@@ -221,5 +221,7 @@ fn open(
     let (wal, recovered) = Wal::open(disk, wal_config, 7).expect("an honest disk opens");
     let (contents, applied) = (Arc::clone(contents), Arc::clone(applied));
     let machines = move |group| Machine(group, Arc::clone(&contents), applied.load(Ordering::Relaxed));
-    Core::open(config.clone(), wal, recovered, Arc::new(machines), now, 11).expect("what was written can be read")
+    let loaded = wal.load(disk).expect("what was written can be read");
+    Core::open(config.clone(), wal, recovered, loaded, Arc::new(machines), now, 11)
+        .expect("what was written can be read")
 }

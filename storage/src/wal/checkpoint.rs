@@ -36,8 +36,8 @@ pub(super) struct Checkpoints {
 /// A checkpoint in the making.
 #[derive(Debug)]
 struct Making {
-    /// Sequence of the batch with its first part.
-    number: BatchSeq,
+    /// Sequence of the batch with its first part, once there is one.
+    number: Option<BatchSeq>,
     /// Where that batch stands; known when it is submitted.
     begin: Option<BatchPlace>,
     stage: Stage,
@@ -87,7 +87,7 @@ impl Checkpoints {
     }
 
     pub(super) fn handle_batch(&mut self, place: BatchPlace) {
-        if let Some(making) = self.making.as_mut().filter(|making| making.number == place.sequence) {
+        if let Some(making) = self.making.as_mut().filter(|making| making.number == Some(place.sequence)) {
             making.begin = Some(place);
         }
     }
@@ -120,8 +120,7 @@ impl Wal {
             self.checkpoints.wanted = false;
             self.checkpoints.written = 0;
             let stage = Stage::Groups(0);
-            self.checkpoints.making =
-                Some(Making { number: self.filling, begin: None, stage, carry: Vec::new(), bytes: 0 });
+            self.checkpoints.making = Some(Making { number: None, begin: None, stage, carry: Vec::new(), bytes: 0 });
         }
         let Some(mut making) = self.checkpoints.making.take() else { return };
         // In passing, as much as everybody else brought; alone, when nothing else goes on or may.
@@ -150,7 +149,11 @@ impl Wal {
     /// Records the next part, of about `wanted` bytes.
     fn checkpoint_part(&mut self, making: &mut Making, wanted: usize) {
         let room = self.part_room();
-        let first = making.number == self.filling && making.bytes == 0;
+        if room == 0 {
+            return;
+        }
+        let first = making.number.is_none();
+        let number = *making.number.get_or_insert(self.filling);
         let mut items = std::mem::take(&mut making.carry);
         let mut last = false;
         // The last part begins with a whole item, and needs to know where the first one stands.
@@ -165,14 +168,11 @@ impl Wal {
         if items.is_empty() && !first && !last {
             return;
         }
-        if room == 0 || (last && items.len() > room + self.config.entry_bytes_max) {
-            return;
-        }
         let cut = !last && items.len() > room;
         if cut {
             making.carry = items.split_off(room);
         }
-        let part = Part { first, last, cut, checkpoint: making.number, items: &items };
+        let part = Part { first, last, cut, checkpoint: number, items: &items };
         let mut body = Vec::with_capacity(PART_HEAD_BYTES + items.len());
         body.extend_from_slice(&part.checkpoint.0.to_le_bytes());
         body.extend_from_slice(part.items);

@@ -113,6 +113,12 @@ impl WalConfig {
         }
     }
 
+    /// Most groups in a batch if the echo of them is to take an eighth of a segment at most.
+    #[must_use]
+    pub fn batch_groups_max_in(segment_bytes: u64) -> usize {
+        usize::try_from(segment_bytes / 8).unwrap_or(usize::MAX) / ECHO_BYTES
+    }
+
     /// The same with segments of that length, and the limits lowered until batches fit them.
     #[must_use]
     pub fn with_segment_bytes(mut self, segment_bytes: u64) -> WalConfig {
@@ -120,10 +126,9 @@ impl WalConfig {
         self.segment_bytes = segment_bytes;
         self.batch_bytes_max = self.batch_bytes_max.min(quarter);
         self.entry_bytes_max = self.entry_bytes_max.min(quarter);
-        let eighth = usize::try_from(segment_bytes / 8).unwrap_or(usize::MAX);
-        self.batch_groups_max = self.batch_groups_max.min(eighth / ECHO_BYTES);
+        self.batch_groups_max = self.batch_groups_max.min(Self::batch_groups_max_in(segment_bytes));
         self.zero_chunk_bytes = self.zero_chunk_bytes.min(segment_bytes);
-        self.checkpoint_bytes = self.checkpoint_bytes.min(4 * segment_bytes);
+        self.checkpoint_bytes = self.checkpoint_bytes.min(segment_bytes.saturating_mul(4));
         self
     }
 

@@ -23,12 +23,21 @@ pub(crate) struct SegmentFile {
     pub(crate) reads: u32,
 }
 
+/// A file of a segment's length that counts no more.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Free {
+    pub(crate) path: FilePath,
+    /// Whether all its blocks are written ones, durably. Of a spare file that an earlier process made nobody knows: a sync
+    /// that failed then may have left holes that a later one does not report.
+    pub(crate) written: bool,
+}
+
 /// All of a log's segments, and the files that are none any more.
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     segments: BTreeMap<u32, SegmentFile>,
     /// Files of a segment's length that count no more, to become segments again.
-    pub(crate) free: Vec<FilePath>,
+    pub(crate) free: Vec<Free>,
 }
 
 impl Files {
@@ -56,11 +65,6 @@ impl Files {
 
     pub(crate) fn remove(&mut self, segment: u32) -> Option<SegmentFile> {
         self.segments.remove(&segment)
-    }
-
-    /// How many segments there are.
-    pub(crate) fn len(&self) -> usize {
-        self.segments.len()
     }
 
     /// Bytes of all segments.

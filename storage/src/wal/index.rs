@@ -75,7 +75,7 @@ pub(crate) struct Index {
 }
 
 impl Tracked {
-    fn new(group: GroupId, replica: ReplicaId, configuration: Arc<Configuration>) -> Tracked {
+    pub(crate) fn new(group: GroupId, replica: ReplicaId, configuration: Arc<Configuration>) -> Tracked {
         Tracked {
             group,
             replica,
@@ -217,11 +217,6 @@ impl Index {
     /// Slots in use or not are below this.
     pub(crate) fn slots_end(&self) -> Slot {
         Slot::try_from(self.slots.len()).expect("a core hosts fewer than 2^32 groups")
-    }
-
-    /// Whether nothing was ever recorded but what a start itself records.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.by_group.is_empty() && self.peers.is_empty() && self.removed.is_empty()
     }
 
     /// Bytes of records in `segment` that still count.

@@ -7,7 +7,7 @@
 
 use super::config::WalConfig;
 use super::error::{Place, WalError};
-use super::files::{Files, Handle};
+use super::files::{Files, Free, Handle};
 use super::index::Index;
 use super::prepare::Preparation;
 use super::reader::execute;
@@ -182,9 +182,11 @@ fn make_segment(
     header: SegmentHeader,
 ) -> Result<FileId, WalError> {
     let own = FileName::Spare(header.number);
-    // A file that is written to its end and counts no more: a segment that durable batches say the log begins behind, or a
-    // spare one, which is as long as it is because zeroes were written so far.
-    let spare = reading.files.iter().find(|(name, bytes)| {
+    // A file that is there already and counts no more: best a segment that durable batches say the log begins behind. On a
+    // full disk there may be room for nothing else.
+    let mut named: Vec<(FileName, u64)> = reading.files.clone();
+    named.sort_by_key(|(name, _)| matches!(name, FileName::Spare(_)));
+    let spare = named.iter().find(|(name, bytes)| {
         let free = match name {
             FileName::Spare(_) => *name != own,
             FileName::Segment(number) => *number < reading.first,
@@ -200,9 +202,10 @@ fn make_segment(
         }
     }
     let mut preparation = match spare {
-        // It is synced before it is used.
         Some((name, _)) => {
-            Preparation::recycled(header, FilePath { directory: Directory::Wal(config.wal), name: *name })
+            let path = FilePath { directory: Directory::Wal(config.wal), name: *name };
+            let free = Free { path, written: matches!(name, FileName::Segment(_)) };
+            Preparation::recycled(header, free, OPENING_ZERO_CHUNK_BYTES)
         }
         None => Preparation::fresh(header, OPENING_ZERO_CHUNK_BYTES),
     };
@@ -284,7 +287,7 @@ fn sort_files(
             FileName::Manifest | FileName::ManifestNew => continue,
         };
         if counts && bytes == config.segment_bytes && files.free.len() < config.reserve_segments + 2 {
-            files.free.push(path);
+            files.free.push(Free { path, written: matches!(name, FileName::Segment(_)) });
         } else {
             execute(disk, Place::File(path), IoOp::Remove(path))?;
         }

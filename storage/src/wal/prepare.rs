@@ -6,6 +6,7 @@
 //! counts no more is used again without zeroes: its blocks are written ones, and its old batches are none of the new
 //! salt.
 
+use super::files::Free;
 use crate::aligned::AlignedBuf;
 use crate::format::segment::{BATCHES_OFFSET, SegmentHeader};
 use crate::io::{Directory, FileId, FileName, FilePath, IoOp, IoOutput, SegmentNumber, WalId, WriteMode};
@@ -27,7 +28,9 @@ pub(crate) struct Preparation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
     Create,
-    Open,
+    Open {
+        written: bool,
+    },
     Zero {
         file: FileId,
         done: u64,
@@ -69,14 +72,14 @@ impl Preparation {
     }
 
     /// A segment out of a file of its length that counts no more.
-    pub(crate) fn recycled(header: SegmentHeader, free: FilePath) -> Preparation {
+    pub(crate) fn recycled(header: SegmentHeader, free: Free, zero_chunk_bytes: u64) -> Preparation {
         Preparation {
             wal: header.wal,
             segment_bytes: header.segment_bytes,
-            zero_chunk_bytes: header.segment_bytes,
-            spare: free,
+            zero_chunk_bytes,
+            spare: free.path,
             header: Some(header),
-            step: Step::Open,
+            step: Step::Open { written: free.written },
         }
     }
 
@@ -90,7 +93,7 @@ impl Preparation {
     pub(crate) fn op(&self) -> Option<IoOp> {
         Some(match self.step {
             Step::Create => IoOp::Create(self.spare),
-            Step::Open => IoOp::Open(self.spare),
+            Step::Open { .. } => IoOp::Open(self.spare),
             Step::Zero { file, done } => {
                 let len = self.zero_chunk_bytes.min(self.segment_bytes - done);
                 IoOp::Zero { file, offset: done, len }
@@ -113,8 +116,9 @@ impl Preparation {
     pub(crate) fn handle(&mut self, output: &IoOutput) {
         self.step = match (self.step, output) {
             (Step::Create, IoOutput::File { file, .. }) => Step::Zero { file: *file, done: 0 },
-            (Step::Open, IoOutput::File { file, .. }) => Step::Sync { file: *file },
-            (Step::Create | Step::Open, _) => panic!("the device answers a create with a file"),
+            (Step::Open { written: true }, IoOutput::File { file, .. }) => Step::Sync { file: *file },
+            (Step::Open { written: false }, IoOutput::File { file, .. }) => Step::Zero { file: *file, done: 0 },
+            (Step::Create | Step::Open { .. }, _) => panic!("the device answers a create with a file"),
             (Step::Zero { file, done }, _) => {
                 let done = done + self.zero_chunk_bytes.min(self.segment_bytes - done);
                 if done < self.segment_bytes { Step::Zero { file, done } } else { Step::Sync { file } }

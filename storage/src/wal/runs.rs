@@ -52,10 +52,6 @@ impl Runs {
         self.runs.iter()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.runs.len()
-    }
-
     /// The place in the list of the first run that ends at or after `index`.
     fn find(&self, index: LogIndex) -> usize {
         self.runs.partition_point(|run| run.last() < index)

@@ -1,7 +1,7 @@
 //! Batches: from filling to released, segment after segment, and the files that the next segments are made of.
 
 use super::config::WalConfig;
-use super::files::{Handle, path, short};
+use super::files::{Free, Handle, path, short};
 use super::fill::Fill;
 use super::prepare::Preparation;
 use super::{Closing, OpenSegment, Purpose, Wal, place};
@@ -180,7 +180,7 @@ impl Wal {
             writer: Writer::this(),
         };
         self.next = match self.files.free.pop() {
-            Some(free) => Preparation::recycled(header, free),
+            Some(free) => Preparation::recycled(header, free, self.config.zero_chunk_bytes),
             None => Preparation::fresh(header, self.config.zero_chunk_bytes),
         };
     }
@@ -232,7 +232,7 @@ impl Wal {
     pub(super) fn keep_reserve(&mut self) {
         let Some(reserve) = &self.reserve else { return };
         if let Some((spare, file)) = reserve.filled() {
-            self.files.free.push(spare);
+            self.files.free.push(Free { path: spare, written: true });
             self.reserve = None;
             self.issue(Purpose::GiveUp, IoOp::Close(file));
         }
@@ -285,7 +285,7 @@ impl Wal {
         let path = path(self.config.wal, segment);
         let wanted = self.files.free.len() < self.config.reserve_segments + 2;
         if wanted && file.bytes == self.config.segment_bytes {
-            self.files.free.push(path);
+            self.files.free.push(Free { path, written: true });
         } else {
             self.issue(Purpose::GiveUp, IoOp::Remove(path));
         }

@@ -64,6 +64,14 @@ pub struct RecoveredGroup {
     pub snapshot: Option<(LogPosition, u64)>,
 }
 
+impl RecoveredGroup {
+    /// A replica that was just created.
+    #[must_use]
+    pub fn created(group: GroupId, replica: ReplicaId, configuration: Arc<Configuration>) -> RecoveredGroup {
+        recovered(&Tracked::new(group, replica, configuration))
+    }
+}
+
 /// Batches that were durable and are lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Damage {
