@@ -3,6 +3,7 @@
 //! It must never say that it holds more than this leader's appends have verified, and never remove an entry that
 //! doesn't contradict the leader's.
 
+use crate::flags::Flag;
 use crate::message::{Body, Entries};
 use crate::output::Answer;
 use crate::raft::{Raft, State};
@@ -45,9 +46,9 @@ impl Raft {
     pub(crate) fn handle_heartbeat(&mut self, commit: LogIndex, sent: Instant) {
         // Of several the last is answered: it says more than those before it.
         if let State::Follower(following) = &mut self.state {
-            let before = if self.flags.heartbeat_owed { following.heartbeat } else { sent };
+            let before = if self.flags.has(Flag::HeartbeatOwed) { following.heartbeat } else { sent };
             following.heartbeat = sent.max(before);
-            self.flags.heartbeat_owed = true;
+            self.flags.raise(Flag::HeartbeatOwed);
         }
         self.commit_to(commit);
         self.ask_again();

@@ -13,6 +13,7 @@ mod check;
 mod codec;
 mod configuration;
 mod election;
+mod flags;
 mod follower;
 mod leader;
 mod log;

@@ -8,6 +8,7 @@
 use crate::codec::ConfigurationEntry;
 use crate::configuration::{Configuration, ConfigurationError, MemberChange};
 use crate::election::CampaignError;
+use crate::flags::Flag;
 use crate::planted::{Bug, planted};
 use crate::raft::{Ballot, NOBODY, Raft, State, leader_hint, seat_of};
 use crate::types::{Entry, EntryKind, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
@@ -110,7 +111,7 @@ impl Raft {
         let node = self.configuration.node_of(self.replica).ok_or(ForceError::NotMember)?;
         let forced = self.configuration.forced(Member { replica: self.replica, node }, learners)?;
         // Its vote for itself is durable before it leads: no second force can begin the same term.
-        self.flags.quiet = false;
+        self.flags.lower(Flag::Quiet);
         self.become_candidate(now, false);
         self.state = State::Candidate(Ballot::default());
         self.rare().forced = Some(forced);

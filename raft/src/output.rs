@@ -3,6 +3,7 @@
 //! The order of durability is kept here: an answer that depends on this replica's disk is not yielded before all it
 //! depends on was handed out, and is marked so that it leaves only when that is durable.
 
+use crate::flags::Flag;
 use crate::leader::Next;
 use crate::message::{Body, Durability, Entries, Message, Outgoing};
 use crate::raft::{Raft, State};
@@ -86,9 +87,9 @@ impl Raft {
         let (handed, last) = (self.log.handed(), self.log.last_index());
         let end = if handed < last { self.log.prefix(handed.next(), last, bytes_max).0 } else { handed };
         self.log.hand_out(end);
-        let base = core::mem::take(&mut self.flags.reset).then(|| self.base());
+        let base = self.flags.take(Flag::Reset).then(|| self.base());
         let hard = self.hard_state();
-        let hard_state = core::mem::take(&mut self.flags.hard_changed).then_some(hard);
+        let hard_state = self.flags.take(Flag::HardChanged).then_some(hard);
         let receipt = Receipt { generation: self.log.generation(), index: end, hard };
         Some(Persist { base, hard_state, entries: self.log.slice(handed.next(), end), receipt })
     }
@@ -139,7 +140,7 @@ impl Raft {
     pub(crate) fn owe_accepted(&mut self, matched: LogIndex) {
         let State::Follower(following) = &mut self.state else { return };
         following.accepted = following.accepted.max(matched);
-        self.flags.accepted_owed = true;
+        self.flags.raise(Flag::AcceptedOwed);
         let leader = self.leader;
         if let Some(rare) = &mut self.rare {
             let outdated = |rejected, to: Member| rejected <= matched && to.replica == leader;
@@ -150,7 +151,7 @@ impl Raft {
 
     /// Whether everything that answers depend on was handed out to be persisted.
     fn all_handed_out(&self) -> bool {
-        !self.flags.hard_changed && !self.flags.reset && self.log.handed() == self.log.last_index()
+        !self.flags.has(Flag::HardChanged) && !self.flags.has(Flag::Reset) && self.log.handed() == self.log.last_index()
     }
 
     fn next_request(&mut self) -> Option<Draft> {
@@ -165,7 +166,7 @@ impl Raft {
             }
             // A vote asked for is one's own vote given: durable first, or after a crash it could be given again.
             State::Candidate(ballot) if all => {
-                let body = Body::Vote { last: self.log.last(), transfer: self.flags.transfer };
+                let body = Body::Vote { last: self.log.last(), transfer: self.flags.has(Flag::Transfer) };
                 (ballot, Durability::AfterPersist, self.term, body)
             }
             State::Candidate(_) | State::Follower(_) | State::Leader(_) => return None,
@@ -179,14 +180,14 @@ impl Raft {
     }
 
     fn next_answer_to_leader(&mut self) -> Option<Draft> {
-        if !(self.flags.accepted_owed || self.flags.heartbeat_owed) || !self.all_handed_out() {
+        if !(self.flags.has(Flag::AcceptedOwed) || self.flags.has(Flag::HeartbeatOwed)) || !self.all_handed_out() {
             return None;
         }
         let State::Follower(following) = &self.state else { return None };
-        let body = if core::mem::take(&mut self.flags.accepted_owed) {
+        let body = if self.flags.take(Flag::AcceptedOwed) {
             Body::AppendAccepted { matched: following.accepted }
         } else {
-            self.flags.heartbeat_owed = false;
+            self.flags.lower(Flag::HeartbeatOwed);
             Body::HeartbeatAnswer { sent: following.heartbeat }
         };
         Some((self.leading(), Durability::AfterPersist, self.term, body))

@@ -6,6 +6,7 @@
 
 use crate::check::MessageError;
 use crate::configuration::Configuration;
+use crate::flags::{Flag, Flags};
 use crate::leader::Leadership;
 use crate::log::Log;
 use crate::message::{Body, Message, Sender};
@@ -114,25 +115,6 @@ pub struct Raft {
     /// Of two with equal logs the one with the higher should lead.
     pub(crate) priority: u8,
     pub(crate) flags: Flags,
-}
-
-/// What is yes or no of a replica.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Flags {
-    /// Term or vote changed since they were handed out.
-    pub(crate) hard_changed: bool,
-    /// A snapshot took the log's place since it was handed out.
-    pub(crate) reset: bool,
-    /// `accepted` is owed to this term's leader.
-    pub(crate) accepted_owed: bool,
-    /// This term's leader is owed an answer to its heartbeat.
-    pub(crate) heartbeat_owed: bool,
-    /// It campaigns because its leader asked for it.
-    pub(crate) transfer: bool,
-    /// It was told that it is no member any more, and campaigns no more until a leader speaks to it.
-    pub(crate) quiet: bool,
-    /// It led and could commit nothing: it lets others try first.
-    pub(crate) sits_out: bool,
 }
 
 /// What few replicas have at a time. Kept apart, so that an idle one is small.
@@ -304,7 +286,7 @@ impl Raft {
         if matches!(self.state, State::Leader(_)) {
             return self.check_leadership(now);
         }
-        self.flags.sits_out = false;
+        self.flags.lower(Flag::SitsOut);
         if self.campaign(now).is_err() {
             self.reset_deadline(now);
         }

@@ -5,6 +5,7 @@
 //! log has beyond it.
 
 use crate::configuration::Configuration;
+use crate::flags::Flag;
 use crate::raft::Raft;
 use crate::types::{Instant, LogIndex, LogPosition, ReplicaId};
 use alloc::sync::Arc;
@@ -84,7 +85,7 @@ impl Raft {
             return self.owe_accepted(last.index);
         }
         self.log.reset(last);
-        self.flags.reset = true;
+        self.flags.raise(Flag::Reset);
         self.commit = last.index;
         self.applied = last.index;
         if let Some(rare) = &mut self.rare {
