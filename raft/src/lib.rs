@@ -27,6 +27,7 @@ mod raft;
 mod random;
 mod reads;
 mod restore;
+mod runs;
 mod settings;
 mod snapshot;
 mod status;

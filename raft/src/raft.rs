@@ -210,7 +210,7 @@ impl Raft {
             configuration: base.configuration,
             configuration_index: base.configuration_index,
             settings,
-            log: Log::restore(base.position, entries),
+            log: Log::restore(base.position, &[], LogIndex(0), entries),
             term: hard_state.term,
             vote: hard_state.vote.unwrap_or_default(),
             state: State::Follower(Following::default()),
