@@ -24,6 +24,7 @@ impl Raft {
             for peer in &mut leadership.peers {
                 peer.beat(self.log.last_index());
             }
+            self.fetch_again();
         }
     }
 

@@ -52,6 +52,7 @@ impl Raft {
         }
         self.commit_to(commit);
         self.ask_again();
+        self.fetch_again();
     }
 
     /// A message of an earlier term: whoever leads or campaigns in it learns of this one. A replica that was cut off

@@ -99,7 +99,11 @@ impl Raft {
     /// [`poll_persist`](Raft::poll_persist).
     pub fn poll_message(&mut self) -> Option<Outgoing<'_>> {
         if let State::Leader(leadership) = &mut self.state
-            && let Some(next) = leadership.next(self.seat, &self.log, self.commit, &self.settings)
+            && let Some(next) = {
+                let pages = self.rare.as_ref().map_or(&[][..], |rare| &rare.pages);
+                let members = self.configuration.members();
+                leadership.next((self.seat, members), (&self.log, pages), self.commit, &self.settings)
+            }
         {
             return Some(self.form(next));
         }
@@ -108,13 +112,17 @@ impl Raft {
     }
 
     /// The next entries to apply: committed, and durable here too, so that a state machine is never ahead of its log;
-    /// at most `bytes_max` bytes but at least one entry. Handed out counts as applied.
+    /// at most `bytes_max` bytes but at least one entry. Handed out counts as applied. Entries that are on disk alone come
+    /// when they were fetched ([`poll_fetch`](Raft::poll_fetch)).
     pub fn poll_committed(&mut self, bytes_max: usize) -> Option<Entries<'_>> {
         let last = self.commit.min(self.log.durable());
         if last <= self.applied {
             return None;
         }
         let first = self.applied.next();
+        if first <= self.log.floor().index {
+            return self.poll_fetched(last, bytes_max);
+        }
         self.applied = self.log.prefix(first, last, bytes_max).0;
         Some(self.log.slice(first, self.applied))
     }
@@ -220,7 +228,11 @@ impl Raft {
         let (seat, body) = match next {
             Next::Heartbeat { seat, commit, sent } => (seat, Body::Heartbeat { commit, sent }),
             Next::Append { seat, previous, last } => {
-                let entries = self.log.slice(previous.next(), last);
+                let paged = last > previous && last <= self.log.floor().index;
+                let entries = match paged {
+                    true => self.fetched(self.configuration.members()[seat].replica, previous, last),
+                    false => self.log.slice(previous.next(), last),
+                };
                 (seat, Body::Append { previous: self.log.position(previous), commit: self.commit, entries })
             }
             Next::TimeoutNow { seat } => (seat, Body::TimeoutNow { last: self.log.last_index() }),

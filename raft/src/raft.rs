@@ -6,6 +6,7 @@
 
 use crate::check::MessageError;
 use crate::configuration::Configuration;
+use crate::fetch::Page;
 use crate::flags::{Flag, Flags};
 use crate::leader::Leadership;
 use crate::log::Log;
@@ -31,7 +32,9 @@ use bytes::Bytes;
 /// 2. [`poll_persist`](Raft::poll_persist) until `None`, or until the batch is full: what must be made durable;
 /// 3. [`poll_message`](Raft::poll_message) until `None`: messages marked [`Durability::Now`] may leave at once, those
 ///    marked [`Durability::AfterPersist`] when everything handed out by step 2, in this turn and before, is durable;
-/// 4. [`poll_committed`](Raft::poll_committed) until `None`, or as much as the state machine takes.
+/// 4. [`poll_committed`](Raft::poll_committed) until `None`, or as much as the state machine takes;
+/// 5. [`poll_fetch`](Raft::poll_fetch) until `None`: what must be read from disk. Never anything while all entries are in
+///    memory, that is unless it was started with [paged](Restored::paged) ones or told to [`evict`](Raft::evict).
 ///
 /// When what a `poll_persist` handed out is durable, the caller says so with
 /// [`handle_persisted`](Raft::handle_persisted), which is an input of a later turn. Writes may be many at a time; they
@@ -135,6 +138,8 @@ pub(crate) struct Rare {
     pub(crate) forced: Option<Configuration>,
     /// The leader, if it is no member by the configuration here.
     pub(crate) outsider: Option<Member>,
+    /// Entries asked for that are on disk alone, at most one piece for each purpose.
+    pub(crate) pages: Vec<Page>,
 }
 
 /// What a replica is, with what only that role needs.
@@ -202,7 +207,7 @@ impl Raft {
     ) -> Result<Raft, RestoreError> {
         settings.validate()?;
         let changes = restored.check()?;
-        let Restored { hard_state, base, entries, applied, promised_for } = restored;
+        let Restored { hard_state, base, paged, entries, applied, promised_for } = restored;
         let mut raft = Raft {
             group,
             replica,
@@ -210,7 +215,7 @@ impl Raft {
             configuration: base.configuration,
             configuration_index: base.configuration_index,
             settings,
-            log: Log::restore(base.position, &[], LogIndex(0), entries),
+            log: Log::restore(base.position, &paged.terms, paged.last, entries),
             term: hard_state.term,
             vote: hard_state.vote.unwrap_or_default(),
             state: State::Follower(Following::default()),
@@ -230,7 +235,7 @@ impl Raft {
             priority: 0,
             flags: Flags::default(),
         };
-        for (index, configuration) in changes {
+        for (index, configuration) in paged.configurations.into_iter().chain(changes) {
             raft.adopt(index, Arc::new(configuration));
         }
         raft.reset_deadline(now);
@@ -404,7 +409,7 @@ impl Rare {
     fn is_empty(&self) -> bool {
         let nothing_owed = self.answers.is_empty() && self.asked.is_empty() && self.asking.is_none();
         let nothing_planned = self.transfer.is_none() && self.forced.is_none() && self.outsider.is_none();
-        nothing_owed && nothing_planned && self.former.is_empty()
+        nothing_owed && nothing_planned && self.former.is_empty() && self.pages.is_empty()
     }
 }
 

@@ -15,7 +15,9 @@ pub struct Restored {
     pub hard_state: HardState,
     /// What the log goes on from.
     pub base: Base,
-    /// All entries after the base.
+    /// The entries after the base that are not read, as far as they must be known.
+    pub paged: Paged,
+    /// All entries after the paged ones.
     pub entries: Vec<Entry>,
     /// What the state machine already holds; at or above the base.
     pub applied: LogIndex,
@@ -23,6 +25,18 @@ pub struct Restored {
     /// ([`Settings::promise_after_restart`](crate::Settings::promise_after_restart) of the settings it had then); zero
     /// if none of its answers could have been counted for a lease.
     pub promised_for: Duration,
+}
+
+/// Entries that stay on disk until somebody needs them ([`Raft::poll_fetch`](crate::Raft::poll_fetch)). By default there
+/// are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paged {
+    /// Index of the last one; of no meaning if there are none.
+    pub last: LogIndex,
+    /// The first position of each term, rising; the first is that of the entry after the base. Empty if there are none.
+    pub terms: Vec<LogPosition>,
+    /// The members that those of kind [`Configuration`](EntryKind::Configuration) brought, by index, rising.
+    pub configurations: Vec<(LogIndex, Configuration)>,
 }
 
 /// What is before the first entry of a log.
@@ -51,6 +65,7 @@ impl Restored {
         Restored {
             hard_state: HardState::default(),
             base: Base::initial(configuration),
+            paged: Paged::default(),
             entries: Vec::new(),
             applied: LogIndex(0),
             promised_for: Duration::ZERO,
@@ -87,6 +102,9 @@ pub enum RestoreError {
     /// An entry should hold a configuration and doesn't.
     #[error("entry {0} holds no configuration that this version knows")]
     NoConfiguration(LogIndex),
+    /// A configuration is told of an index at which no paged entry is, or out of order, or it is no entry's.
+    #[error("no paged entry {0} can have brought these members")]
+    NoPagedConfiguration(LogIndex),
     /// The base is no position: an index without a term, a configuration after it, or joint members at the beginning.
     #[error("the base of the log is out of range")]
     Base,
@@ -106,7 +124,7 @@ pub enum RestoreError {
 }
 
 impl Restored {
-    /// Whether this is a log that this crate could have had persisted; the configurations in it.
+    /// Whether this is a log that this crate could have had persisted; the configurations in its entries.
     pub(crate) fn check(&self) -> Result<Vec<(LogIndex, Configuration)>, RestoreError> {
         let current = self.hard_state.term;
         if current > Term::MAX {
@@ -121,7 +139,7 @@ impl Restored {
             return Err(RestoreError::Base);
         }
         let mut changes = Vec::new();
-        let mut before = base;
+        let mut before = self.paged.check(base, current)?;
         for entry in &self.entries {
             let expected = before.index.next();
             if entry.index != expected {
@@ -143,5 +161,36 @@ impl Restored {
             return Err(RestoreError::AppliedOutsideLog { applied, base, last });
         }
         Ok(changes)
+    }
+}
+
+impl Paged {
+    /// Checks the paged part; says where it ends.
+    fn check(&self, base: LogPosition, current: Term) -> Result<LogPosition, RestoreError> {
+        let mut before = base;
+        for (place, run) in self.terms.iter().enumerate() {
+            let (first, expected) = (place == 0, before.index.next());
+            if run.index < expected || (first && run.index != expected) || run.index > self.last {
+                return Err(RestoreError::NotContiguous { expected, found: run.index });
+            }
+            let rises = run.term > before.term || (first && run.term == before.term && run.term > Term(0));
+            if !rises || run.term > current {
+                let (index, term, before) = (run.index, run.term, before.term);
+                return Err(RestoreError::TermOutOfOrder { index, term, before, current });
+            }
+            before = *run;
+        }
+        let end = if self.terms.is_empty() { base.index } else { self.last };
+        if end > LogIndex::MAX {
+            return Err(RestoreError::NotContiguous { expected: LogIndex::MAX, found: end });
+        }
+        let mut after = base.index;
+        for (index, configuration) in &self.configurations {
+            if *index <= after || *index > end || configuration.is_empty() {
+                return Err(RestoreError::NoPagedConfiguration(*index));
+            }
+            after = *index;
+        }
+        Ok(LogPosition { index: end, term: before.term })
     }
 }

@@ -173,7 +173,8 @@ impl Cluster {
         let applied = applied.max(base.position.index);
         let keeps = self.settings.leases && self.replica(id).keeps_promises;
         let promised_for = if keeps { self.settings.promise_after_restart() } else { Duration::ZERO };
-        let restored = Restored { hard_state: hard, base, entries, applied, promised_for };
+        let fresh = Restored::fresh(base.configuration.clone());
+        let restored = Restored { hard_state: hard, base, entries, applied, promised_for, ..fresh };
         self.seed += 1;
         let (settings, now) = (self.settings.clone(), self.time(id));
         let raft = Raft::new(GROUP, ReplicaId(id as u64), restored, settings, now, self.seed).unwrap();

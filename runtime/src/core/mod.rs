@@ -28,7 +28,7 @@ use deadlines::{Deadlines, Slot};
 use durable::{Creation, DurableQueue};
 use links::Links;
 use port::{Input, Output};
-use raftyard_raft::{Base, GroupId, Instant, Raft, RestoreError, Restored, Settings};
+use raftyard_raft::{GroupId, Instant, Raft, RestoreError, Restored, Settings};
 use raftyard_storage::wal::{Recovered, RecoveredGroup, Wal};
 use rustc_hash::{FxHashMap, FxHashSet};
 use slot::GroupSlot;
@@ -265,10 +265,10 @@ impl Core {
     ) -> Result<Slot, RestoreError> {
         let restored = Restored {
             hard_state: group.hard_state,
-            base: Base::initial(Arc::new(group.configuration)),
             entries: group.entries,
             applied: machine.applied_index(),
             promised_for,
+            ..Restored::fresh(Arc::new(group.configuration))
         };
         // Each replica draws its time-outs from a seed of its own.
         let seed = self.seed ^ group.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ group.replica.0.rotate_left(32);
