@@ -28,6 +28,9 @@ pub enum CampaignError {
         /// Until when.
         until: Instant,
     },
+    /// Its disk lost something that it may have acknowledged ([`Limit`](crate::Limit)), and it is not whole again.
+    #[error("this replica's disk lost part of its log, and it is not whole again")]
+    Limited,
     /// There is no later term.
     #[error("there is no later term")]
     LastTerm,
@@ -42,6 +45,9 @@ impl Raft {
     pub fn campaign(&mut self, now: Instant) -> Result<(), CampaignError> {
         if matches!(self.state, State::Leader(_)) {
             return Err(CampaignError::Leads);
+        }
+        if self.is_limited() {
+            return Err(CampaignError::Limited);
         }
         if !self.may_lead() {
             return Err(CampaignError::NotVoter);
@@ -163,7 +169,7 @@ impl Raft {
 
     /// The leader of this term wants this replica to take over.
     pub(crate) fn handle_timeout_now(&mut self, now: Instant, peer: Member, last: LogIndex) {
-        let votes = self.configuration.is_voter(self.replica);
+        let votes = self.configuration.is_voter(self.replica) && !self.is_limited();
         let follows = matches!(self.state, State::Follower(_)) && self.leader == peer.replica;
         if votes && follows && self.log.last_index() >= last && self.term < Term::MAX {
             self.become_candidate(now, true);
@@ -219,7 +225,7 @@ impl Raft {
     /// Somewhere between the minimum and the maximum from now, so that votes seldom split (Raft paper, section 5.2), and
     /// not before a promise ends. Who can't lead has none.
     pub(crate) fn reset_deadline(&mut self, now: Instant) {
-        if self.flags.has(Flag::Quiet) || !self.may_lead() {
+        if self.flags.has(Flag::Quiet) || self.is_limited() || !self.may_lead() {
             self.deadline = Instant::NEVER;
             return;
         }
@@ -291,7 +297,8 @@ impl Raft {
 
     /// Whether a log that ends there has all that this replica may have helped to commit.
     fn is_new_enough(&self, last: LogPosition) -> bool {
-        last.at_least_as_new_as(self.log.last()) || planted(Bug::VoteForAnyLog)
+        let newer = last.at_least_as_new_as(self.log.last()) && self.meets_bound(last);
+        newer || planted(Bug::VoteForAnyLog)
     }
 
     /// Whether this replica, with a log as good as that of the candidate, ought to lead in its stead.

@@ -37,6 +37,7 @@ impl Raft {
             // It may have got a vote, or lost it.
             self.reset_deadline(now);
         }
+        self.lift_by_append(now, matched);
         self.owe_accepted(matched);
         // Beyond what this append verified the log may still differ from the leader's (Raft paper, figure 2).
         self.commit_to(commit.min(matched));
@@ -50,7 +51,10 @@ impl Raft {
             following.heartbeat = sent.max(before);
             self.flags.raise(Flag::HeartbeatOwed);
         }
-        self.commit_to(commit);
+        // It rests on what this replica acknowledged, and its disk may have lost that.
+        if !self.is_limited() {
+            self.commit_to(commit);
+        }
         self.ask_again();
         self.fetch_again();
     }

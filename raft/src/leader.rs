@@ -180,10 +180,20 @@ impl Raft {
     }
 
     /// The peer lacks the entry before the ones it was sent: go back, whole terms at a time (Raft paper, end of section
-    /// 5.3). From the hint the leader looks for the last entry of its own that is not of a later term.
-    pub(crate) fn handle_append_rejected(&mut self, replica: ReplicaId, rejected: LogIndex, hint: LogPosition) {
+    /// 5.3). From the hint the leader looks for the last entry of its own that is not of a later term. If the peer's disk
+    /// `lost` entries, that goes for those too which it acknowledged.
+    pub(crate) fn handle_append_rejected(
+        &mut self,
+        replica: ReplicaId,
+        rejected: LogIndex,
+        hint: LogPosition,
+        lost: bool,
+    ) {
         let agree = self.log.highest_at_most(hint.index.min(self.log.last_index()), hint.term);
         if let Some(peer) = self.peer(replica) {
+            if lost {
+                peer.lost_entries(agree.min(rejected.previous()));
+            }
             peer.rejected(rejected, agree);
         }
     }

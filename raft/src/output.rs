@@ -5,6 +5,7 @@
 
 use crate::flags::Flag;
 use crate::leader::Next;
+use crate::limit::Limit;
 use crate::message::{Body, Durability, Entries, Message, Outgoing};
 use crate::raft::{Raft, State};
 use crate::restore::Base;
@@ -32,6 +33,9 @@ pub struct Persist<'a> {
     pub base: Option<Base>,
     /// Term and vote, if they changed.
     pub hard_state: Option<HardState>,
+    /// The replica is whole again ([`Limit::None`]): what it was limited to is to be forgotten. If that gets lost in a
+    /// crash, the replica is limited once more, which does no harm.
+    pub limit: Option<Limit>,
     /// Entries; the first replaces whatever is at its index and after it.
     pub entries: Entries<'a>,
     /// Names this write.
@@ -77,13 +81,14 @@ pub(crate) enum Answer {
 type Draft = (Member, Durability, Term, Body<'static>);
 
 impl Raft {
-    /// What is to be made durable and was not handed out yet: a new base, the hard state if it changed, and the next
-    /// entries, of at most `bytes_max` bytes ([`Entry::cost`](crate::Entry::cost)) but at least one. `None` if there is
+    /// What is to be made durable and was not handed out yet: a new base, the hard state if it changed, the end of a limit
+    /// when what ended it is durable, and the next entries, of at most `bytes_max` bytes ([`Entry::cost`](crate::Entry::cost)) but at least one. `None` if there is
     /// nothing.
     pub fn poll_persist(&mut self, bytes_max: usize) -> Option<Persist<'_>> {
-        if self.all_handed_out() {
+        if self.all_handed_out() && !self.is_lift_due() {
             return None;
         }
+        let limit = self.take_lifted();
         let (handed, last) = (self.log.handed(), self.log.last_index());
         let end = if handed < last { self.log.prefix(handed.next(), last, bytes_max).0 } else { handed };
         self.log.hand_out(end);
@@ -91,7 +96,7 @@ impl Raft {
         let hard = self.hard_state();
         let hard_state = self.flags.take(Flag::HardChanged).then_some(hard);
         let receipt = Receipt { generation: self.log.generation(), index: end, hard };
-        Some(Persist { base, hard_state, entries: self.log.slice(handed.next(), end), receipt })
+        Some(Persist { base, hard_state, limit, entries: self.log.slice(handed.next(), end), receipt })
     }
 
     /// The next message. A leader's appends are formed here, one after the other, from the log; entries are borrowed,
@@ -196,13 +201,13 @@ impl Raft {
             Body::AppendAccepted { matched: following.accepted }
         } else {
             self.flags.lower(Flag::HeartbeatOwed);
-            Body::HeartbeatAnswer { sent: following.heartbeat }
+            Body::HeartbeatAnswer { sent: following.heartbeat, lost: self.is_limited() }
         };
         Some((self.leading(), Durability::AfterPersist, self.term, body))
     }
 
     fn next_answer(&mut self) -> Option<Draft> {
-        let all = self.all_handed_out();
+        let (all, lost) = (self.all_handed_out(), self.is_limited());
         let answers = &mut self.rare.as_mut()?.answers;
         let place = answers.iter().position(|answer| all || !answer.needs_disk())?;
         let answer = answers.remove(place);
@@ -214,9 +219,9 @@ impl Raft {
             Answer::PreVote { to, granted, term } => (to, term, Body::PreVoteAnswer { granted }),
             Answer::Vote { to, granted } => (to, self.term, Body::VoteAnswer { granted }),
             Answer::Rejected { to, rejected, last, hint } => {
-                (to, self.term, Body::AppendRejected { rejected, last, hint })
+                (to, self.term, Body::AppendRejected { rejected, last, hint, lost })
             }
-            Answer::Heartbeat { to, sent } => (to, self.term, Body::HeartbeatAnswer { sent }),
+            Answer::Heartbeat { to, sent } => (to, self.term, Body::HeartbeatAnswer { sent, lost: false }),
             Answer::NotMember { to, index } => (to, self.term, Body::NotMember { index }),
             Answer::Read { to, id, index } => (to, self.term, Body::ReadAnswer { id, index }),
         };

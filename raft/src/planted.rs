@@ -44,6 +44,10 @@ pub enum Bug {
     WholeCut = 27,
     /// A configuration stays when its entry is cut off.
     ConfigurationKept = 28,
+    /// A replica whose disk lost part of its log votes by what is left of it.
+    BoundIgnored = 29,
+    /// A replica whose disk lost everything votes as if it had never existed.
+    AmnesiaVotes = 30,
 }
 
 /// All of them.

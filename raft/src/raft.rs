@@ -9,6 +9,7 @@ use crate::configuration::Configuration;
 use crate::fetch::Page;
 use crate::flags::{Flag, Flags};
 use crate::leader::Leadership;
+use crate::limit::Limit;
 use crate::log::Log;
 use crate::message::{Body, Message, Sender};
 use crate::output::{Answer, Receipt};
@@ -140,6 +141,10 @@ pub(crate) struct Rare {
     pub(crate) outsider: Option<Member>,
     /// Entries asked for that are on disk alone, at most one piece for each purpose.
     pub(crate) pages: Vec<Page>,
+    /// What it may not do, because its disk lost something.
+    pub(crate) limit: Limit,
+    /// The limit has ended, by what the log has up to here, and that is still to be made durable.
+    pub(crate) lifted: Option<LogIndex>,
 }
 
 /// What a replica is, with what only that role needs.
@@ -207,7 +212,8 @@ impl Raft {
     ) -> Result<Raft, RestoreError> {
         settings.validate()?;
         let changes = restored.check()?;
-        let Restored { hard_state, base, paged, entries, applied, promised_for } = restored;
+        let applied = restored.machine.as_ref().map_or(restored.applied, |machine| machine.position.index);
+        let Restored { hard_state, base, paged, entries, applied: _, machine, limit, promised_for } = restored;
         let mut raft = Raft {
             group,
             replica,
@@ -238,6 +244,18 @@ impl Raft {
         for (index, configuration) in paged.configurations.into_iter().chain(changes) {
             raft.adopt(index, Arc::new(configuration));
         }
+        if let Some(machine) = machine.filter(|machine| !raft.log.contains(machine.position)) {
+            raft.begin_after(machine);
+            if limit == Limit::Amnesia {
+                // It says nothing any more, not even to its disk.
+                raft.flags.lower(Flag::Reset);
+            }
+        }
+        if limit != Limit::None {
+            raft.rare().limit = limit;
+            raft.lift_by_base(now, raft.log.base());
+            raft.lift_by_append(now, raft.log.base().index);
+        }
         raft.reset_deadline(now);
         Ok(raft)
     }
@@ -247,6 +265,10 @@ impl Raft {
     /// # Errors
     /// A message that no correct replica of this group sends to this one is refused and changes nothing.
     pub fn handle_message(&mut self, now: Instant, from: Sender, message: Message<'_>) -> Result<(), MessageError> {
+        let asks = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
+        if self.limit() == Limit::Amnesia && !(asks && planted(Bug::AmnesiaVotes)) {
+            return Ok(());
+        }
         self.check(from, &message)?;
         let peer = Member { replica: message.from, node: from.node };
         if message.body.is_for_leaders() && self.configuration.seat(peer.replica).is_none() {
@@ -258,7 +280,7 @@ impl Raft {
             Body::PreVote { last, priority } => self.handle_pre_vote(now, peer, message.term, last, priority),
             Body::PreVoteAnswer { granted: true } => self.handle_pre_vote_granted(now, peer, message.term),
             Body::NotMember { index } => self.handle_not_member(index),
-            Body::HeartbeatAnswer { sent } if planted(Bug::OldTermCounts) && message.term < self.term => {
+            Body::HeartbeatAnswer { sent, .. } if planted(Bug::OldTermCounts) && message.term < self.term => {
                 self.handle_heartbeat_answer(peer.replica, sent, from.keeps_promises);
             }
             Body::AppendAccepted { matched } if planted(Bug::OldTermCounts) && message.term < self.term => {
@@ -374,8 +396,15 @@ impl Raft {
             }
             Body::TimeoutNow { last } => self.handle_timeout_now(now, peer, last),
             Body::AppendAccepted { matched } => self.handle_append_accepted(peer.replica, matched),
-            Body::AppendRejected { rejected, hint, .. } => self.handle_append_rejected(peer.replica, rejected, hint),
-            Body::HeartbeatAnswer { sent } => self.handle_heartbeat_answer(peer.replica, sent, keeps_promises),
+            Body::AppendRejected { rejected, hint, lost, .. } => {
+                self.handle_append_rejected(peer.replica, rejected, hint, lost);
+            }
+            Body::HeartbeatAnswer { sent, lost } => {
+                if let Some(peer) = self.peer(peer.replica) {
+                    peer.probe |= lost;
+                }
+                self.handle_heartbeat_answer(peer.replica, sent, keeps_promises);
+            }
             Body::ReadRequest { id } => self.handle_read_request(now, peer, id),
             Body::ReadAnswer { id, index } => self.handle_read_answer(id, index),
             // A refusal; if its term was higher, it has already done its work. The others never come here.
@@ -409,7 +438,8 @@ impl Rare {
     fn is_empty(&self) -> bool {
         let nothing_owed = self.answers.is_empty() && self.asked.is_empty() && self.asking.is_none();
         let nothing_planned = self.transfer.is_none() && self.forced.is_none() && self.outsider.is_none();
-        nothing_owed && nothing_planned && self.former.is_empty() && self.pages.is_empty()
+        let intact = self.limit == Limit::None && self.lifted.is_none();
+        nothing_owed && nothing_planned && intact && self.former.is_empty() && self.pages.is_empty()
     }
 }
 

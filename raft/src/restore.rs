@@ -2,6 +2,7 @@
 
 use crate::codec::ConfigurationEntry;
 use crate::configuration::Configuration;
+use crate::limit::Limit;
 use crate::settings::SettingsError;
 use crate::types::{Entry, EntryKind, HardState, LogIndex, LogPosition, Term};
 use alloc::sync::Arc;
@@ -19,8 +20,14 @@ pub struct Restored {
     pub paged: Paged,
     /// All entries after the paged ones.
     pub entries: Vec<Entry>,
-    /// What the state machine already holds; at or above the base.
+    /// What the state machine already holds; at or above the base. Not looked at if `machine` is known.
     pub applied: LogIndex,
+    /// Where a state machine with a disk of its own is. It may be ahead of the log, or at an entry that the log has lost:
+    /// then the log goes on from there, and the first [`poll_persist`](crate::Raft::poll_persist) says so. To be known
+    /// of every such machine with a [`Limit::Bound`]: the entry at its index may be another than that in the log.
+    pub machine: Option<Base>,
+    /// What the replica may not do, because its disk lost something.
+    pub limit: Limit,
     /// For how long from now the replica keeps promises that it may have given before
     /// ([`Settings::promise_after_restart`](crate::Settings::promise_after_restart) of the settings it had then); zero
     /// if none of its answers could have been counted for a lease.
@@ -68,6 +75,8 @@ impl Restored {
             paged: Paged::default(),
             entries: Vec::new(),
             applied: LogIndex(0),
+            machine: None,
+            limit: Limit::None,
             promised_for: Duration::ZERO,
         }
     }
@@ -108,6 +117,18 @@ pub enum RestoreError {
     /// The base is no position: an index without a term, a configuration after it, or joint members at the beginning.
     #[error("the base of the log is out of range")]
     Base,
+    /// The state machine is at no position of a log of this replica's term, or knows no members.
+    #[error("the position of the state machine is out of range")]
+    Machine,
+    /// The bound of a limit is no position of a log of this replica's term.
+    #[error("the bound of the limit is out of range")]
+    Bound,
+    /// A replica whose log lost something is opened with a machine of which only the index is known.
+    #[error("the log lost something, so the term of the applied index {applied} must be told too")]
+    AppliedUnknown {
+        /// What the machine holds.
+        applied: LogIndex,
+    },
     /// The term is above [`Term::MAX`].
     #[error("term {0} is out of range")]
     TermOutOfRange(Term),
@@ -131,12 +152,16 @@ impl Restored {
             return Err(RestoreError::TermOutOfRange(current));
         }
         let base = self.base.position;
-        if (base.index.0 == 0) != (base.term.0 == 0) || base.term > current || base.index > LogIndex::MAX {
+        if !self.base.is_valid(current) {
             return Err(RestoreError::Base);
         }
-        let begins_joint = base.index.0 == 0 && self.base.configuration.is_joint();
-        if self.base.configuration_index > base.index || begins_joint {
-            return Err(RestoreError::Base);
+        if self.machine.as_ref().is_some_and(|machine| !machine.is_valid(current)) {
+            return Err(RestoreError::Machine);
+        }
+        if let Limit::Bound(bound) = self.limit
+            && !is_valid(bound, current)
+        {
+            return Err(RestoreError::Bound);
         }
         let mut changes = Vec::new();
         let mut before = self.paged.check(base, current)?;
@@ -156,12 +181,40 @@ impl Restored {
             }
             before = entry.position();
         }
-        if self.applied > before.index || self.applied < base.index {
-            let (applied, base, last) = (self.applied, base.index, before.index);
-            return Err(RestoreError::AppliedOutsideLog { applied, base, last });
-        }
+        self.check_applied(before.index)?;
         Ok(changes)
     }
+}
+
+impl Restored {
+    /// Checks where the state machine is, by a log that ends at `last`.
+    fn check_applied(&self, last: LogIndex) -> Result<(), RestoreError> {
+        let base = self.base.position.index;
+        let (applied, most) = match &self.machine {
+            Some(machine) => (machine.position.index, LogIndex::MAX),
+            None => (self.applied, last),
+        };
+        if applied > most || applied < base {
+            return Err(RestoreError::AppliedOutsideLog { applied, base, last });
+        }
+        let lost = matches!(self.limit, Limit::Bound(_));
+        if lost && self.machine.is_none() && applied > base {
+            return Err(RestoreError::AppliedUnknown { applied });
+        }
+        Ok(())
+    }
+}
+
+impl Base {
+    fn is_valid(&self, current: Term) -> bool {
+        let begins_joint = self.position.index.0 == 0 && self.configuration.is_joint();
+        is_valid(self.position, current) && self.configuration_index <= self.position.index && !begins_joint
+    }
+}
+
+/// Only the beginning of a log has term zero, and none has entries of a later term than its replica's.
+fn is_valid(position: LogPosition, current: Term) -> bool {
+    (position.index.0 == 0) == (position.term.0 == 0) && position.term <= current && position.index <= LogIndex::MAX
 }
 
 impl Paged {

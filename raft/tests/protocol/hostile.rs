@@ -1,8 +1,9 @@
 //! Messages that no correct replica sends: whatever a peer says, a replica never panics, and what it refuses changes
 //! nothing.
 
-use crate::cluster::{Cluster, Disk, GROUP, fresh, settings};
+use crate::cluster::{Cluster, GROUP, fresh, settings};
 use crate::dice::Dice;
+use crate::disk::Disk;
 use crate::random::settle;
 use bytes::Bytes;
 use raftyard_raft::{
@@ -72,8 +73,10 @@ fn body<'a>(dice: &mut Dice, raft: &Raft, previous: LogPosition, entries: &'a [E
         3 => Body::VoteAnswer { granted },
         4..8 => Body::Append { previous, commit: index(dice), entries: entries.split_at(entries.len() / 2) },
         8 | 9 => Body::AppendAccepted { matched: index(dice) },
-        10 => Body::AppendRejected { rejected: index(dice), last: index(dice), hint: position(dice, raft) },
-        11 => Body::HeartbeatAnswer { sent: Instant(number(dice)) },
+        10 => {
+            Body::AppendRejected { rejected: index(dice), last: index(dice), hint: position(dice, raft), lost: granted }
+        }
+        11 => Body::HeartbeatAnswer { sent: Instant(number(dice)), lost: granted },
         12 => Body::TimeoutNow { last: index(dice) },
         13 => Body::NotMember { index: index(dice) },
         14 => Body::ReadRequest { id: number(dice) },
@@ -295,11 +298,11 @@ fn lies_are_told_apart() {
     let error = MessageError::BeyondLog { index: LogIndex(9), last: LogIndex(2) };
     assert_eq!(tell(2, 1, term, Body::Heartbeat { commit: LogIndex(9), sent: now }), error);
     assert_eq!(tell(1, 2, term, Body::AppendAccepted { matched: LogIndex(9) }), error);
-    let answer = Body::HeartbeatAnswer { sent: Instant(0) };
+    let answer = Body::HeartbeatAnswer { sent: Instant(0), lost: false };
     assert_eq!(tell(2, 2, term, answer), MessageError::NoPeer(ReplicaId(2)));
     assert_eq!(tell(2, 0, term, answer), MessageError::NoPeer(ReplicaId(0)));
     assert_eq!(tell(2, 1, Term(u64::MAX), answer), MessageError::OutOfRange);
-    let future = Body::HeartbeatAnswer { sent: Instant(now.0 + 1) };
+    let future = Body::HeartbeatAnswer { sent: Instant(now.0 + 1), lost: false };
     assert_eq!(tell(1, 2, term, future), MessageError::OutOfRange, "nobody heard it yet");
     assert_eq!(tell(2, 1, term, Body::Vote { last: at(0, 1), transfer: false }), MessageError::OutOfRange);
     let garbage = [Entry { kind: EntryKind::Configuration, ..entry(3, 1) }];

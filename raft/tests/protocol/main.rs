@@ -8,6 +8,7 @@ mod cluster;
 mod commands;
 #[path = "../shared/dice.rs"]
 mod dice;
+mod disk;
 mod hostile;
 mod invariants;
 mod leases;

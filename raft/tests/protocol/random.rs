@@ -7,6 +7,7 @@
 
 mod acts;
 mod ambush;
+mod damage;
 mod events;
 mod peace;
 mod promises;
@@ -60,7 +61,7 @@ fn schedule(seed: u64, traced: bool) -> (Totals, u32) {
     (schedule.totals, rounds)
 }
 
-/// Delivers and persists until nothing is left to do.
+/// Delivers, persists and reads until nothing is left to do.
 pub(crate) fn settle(cluster: &mut Cluster) {
     for _ in 0..10_000 {
         let mut busy = false;
@@ -74,6 +75,11 @@ pub(crate) fn settle(cluster: &mut Cluster) {
             while cluster.writes(id) > 0 {
                 busy = true;
                 cluster.persisted(id);
+                cluster.turn(id);
+            }
+            while !cluster.replica(id).fetches.is_empty() {
+                busy = true;
+                cluster.fetched(id, 0, usize::MAX);
                 cluster.turn(id);
             }
         }

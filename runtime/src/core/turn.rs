@@ -117,6 +117,7 @@ impl Core {
         while self.wal.has_room() {
             let Some(persist) = group.raft.poll_persist(self.wal.room_bytes()) else { return };
             assert!(persist.base.is_none(), "no core compacts a log yet, so no snapshot comes");
+            assert!(persist.limit.is_none(), "no core opens a replica with a limit yet, so none ends");
             let seq = self.wal.record_group(id, replica, persist.hard_state, persist.entries);
             self.durable.push(seq, Waiting::Receipt(slot, persist.receipt));
             group.last_batch = seq;
