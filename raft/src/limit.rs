@@ -14,10 +14,11 @@
 //! - *Promises.* Its answers to heartbeats count for leases and reads: they promise not to vote for others, and it votes
 //!   for fewer than an intact replica would.
 //! - *Commit.* A leader may still count what was acknowledged before the loss, and late or doubled acknowledgements may
-//!   make it count that again. That is safe, for the vote is as if it were there. But the leader must send it anew: an answer
-//!   to a heartbeat says `lost`, which makes a leader that has nothing to send ask, and so does a rejection, and takes `matched` down; a late acknowledgement that raises it again costs one more
-//!   rejection, and there are finitely many. A heartbeat's commit index rests on `matched`, so a limited replica doesn't
-//!   follow it; that of an append rests on what this append verified.
+//!   make it count that again. That is safe, for the vote is as if it were there. But the leader must send it anew. So
+//!   answers to heartbeats say `lost`, which makes a leader that has nothing to send ask, and rejections say it, which
+//!   takes `matched` down. A late acknowledgement that raises it again costs one more rejection, and there are finitely
+//!   many. A heartbeat's commit index rests on `matched`, so a limited replica doesn't follow it; that of an append rests
+//!   on what this append verified.
 //! - *The end.* What is to be shown is that it holds every such entry e again. L had e at or below `b`, with a term not
 //!   above that of `b`. (a) Its log contains `b`: then it is L up to there, by log matching. (b) A leader of its term
 //!   verified its log up to a position p at or above `b`, by term and then index. The leader has e if that is committed,

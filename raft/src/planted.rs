@@ -1,4 +1,4 @@
-//! Bugs that the simulator must find. Nothing of this is in an ordinary build: there [`planted`] is `false`, and what asks
+//! Bugs that the simulator, or the random schedules of a group, must find. Nothing of this is in an ordinary build: there [`planted`] is `false`, and what asks
 //! it compiles to nothing. With `--cfg raftyard_planted` one of them at a time is switched on by `plant`.
 //!
 //! Used by this crate, the log and the core, each where the line stands that the bug leaves out.
@@ -50,7 +50,7 @@ pub enum Bug {
     AmnesiaVotes = 30,
 }
 
-/// All of them.
+/// Those that the simulator must find.
 pub const BUGS: &[Bug] = &[
     Bug::ReadWithoutQuorum,
     Bug::ReadByOldRound,
@@ -71,6 +71,10 @@ pub const BUGS: &[Bug] = &[
     Bug::WholeCut,
     Bug::ConfigurationKept,
 ];
+
+/// Those that a group alone must have found (`raft/tests/protocol/random`): no simulated node opens a replica whose disk lost
+/// something.
+pub const BUGS_OF_LIMITS: &[Bug] = &[Bug::BoundIgnored, Bug::AmnesiaVotes];
 
 /// Whether a bug is switched on.
 #[cfg(not(raftyard_planted))]

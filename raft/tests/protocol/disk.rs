@@ -152,6 +152,12 @@ impl Disk {
         self.former.len()
     }
 
+    /// Whether the last `back` writes of the log replaced entries.
+    pub(crate) fn replaces(&self, back: usize) -> bool {
+        let (_, entries) = &self.former[self.former.len() - back];
+        entries.iter().any(|entry| self.entry(entry.index).is_some_and(|now| now.term != entry.term))
+    }
+
     /// The last `back` writes of the log are lost, which may have replaced what is there now: term and vote, and where the
     /// log ended, are known from elsewhere. So is what the state machine holds.
     pub(crate) fn lose_writes(&mut self, back: usize) {

@@ -51,6 +51,21 @@ fn random_schedules_keep_the_promises() {
     }
 }
 
+/// Each bug that this crate alone can show breaks a promise in some schedule. Only in a build with `--cfg raftyard_planted`,
+/// and alone in its process: `scripts/bugs.sh`.
+#[cfg(raftyard_planted)]
+#[test]
+fn planted_bugs_of_limits_are_found() {
+    use raftyard_raft::planted::{BUGS_OF_LIMITS, plant};
+    const WITHIN: u64 = 20_000;
+    for bug in BUGS_OF_LIMITS {
+        plant(Some(*bug));
+        let found = (0..WITHIN).find(|seed| std::panic::catch_unwind(|| schedule(*seed, false)).is_err());
+        plant(None);
+        println!("{bug:?} is found by schedule {}", found.unwrap_or_else(|| panic!("{bug:?} is not found")));
+    }
+}
+
 fn schedule(seed: u64, traced: bool) -> (Totals, u32) {
     let mut schedule = Schedule::new(seed, traced);
     for step in 0..STEPS {

@@ -64,7 +64,9 @@ pub(crate) fn damage(s: &mut Schedule) {
         let before = disk.entries.len();
         let former = disk.former();
         if s.dice.once_in(2) && former > 0 {
-            disk.lose_writes(1 + s.dice.below(former));
+            let replaced = (1..=former).find(|back| disk.replaces(*back));
+            let back = 1 + s.dice.below(former);
+            disk.lose_writes(replaced.unwrap_or(back));
             let stale = disk.entries.iter().any(|entry| disk.lost.iter().any(|lost| lost.index == entry.index));
             s.totals.add(Event::LostMiddle, usize::from(stale));
         } else {
