@@ -86,25 +86,18 @@ impl Raft {
     /// at least one. They are held, counted in [`log_bytes`](Raft::log_bytes), until they are handed out or of no use any
     /// more. What is no answer to a fetch under way is ignored; entries that are not those of the log count as a failure.
     pub fn handle_fetched(&mut self, fetch: Fetch, mut entries: Vec<Entry>) {
-        entries.truncate((fetch.last.0 + 1).saturating_sub(fetch.first.0) as usize);
-        let current = fetch.generation == self.log.generation() && fetch.first > self.log.base().index;
-        let in_order = |(at, entry): (usize, &Entry)| entry.index.0 == fetch.first.0 + at as u64;
+        let most = fetch.last.0.saturating_sub(fetch.first.0).saturating_add(1);
+        entries.truncate(usize::try_from(most).unwrap_or(usize::MAX));
+        let in_order = |(at, entry): (usize, &Entry)| entry.index.0.checked_sub(fetch.first.0) == Some(at as u64);
         let held = |entry: &Entry| self.log.contains(entry.position());
         let good = !entries.is_empty() && entries.iter().enumerate().all(in_order) && entries.iter().all(held);
-        let content = match (current, good) {
-            (true, true) => {
-                let bytes = entries.iter().map(Entry::cost).sum();
-                Some(Content::Held(entries, bytes))
-            }
-            (true, false) => Some(Content::Failed),
-            (false, _) => None,
-        };
-        self.answer_fetch(fetch, content);
+        let bytes = entries.iter().map(Entry::cost).sum();
+        self.answer_fetch(fetch, if good { Content::Held(entries, bytes) } else { Content::Failed });
     }
 
     /// What `fetch` asked for can't be read now. It is asked for again after the next beat, if it is still needed.
     pub fn handle_fetch_failed(&mut self, fetch: Fetch) {
-        self.answer_fetch(fetch, Some(Content::Failed));
+        self.answer_fetch(fetch, Content::Failed);
     }
 
     /// A beat: what could not be read may be now.
@@ -141,13 +134,16 @@ impl Raft {
         self.rare.as_ref().map_or(0, |rare| rare.pages.iter().map(bytes).sum())
     }
 
-    fn answer_fetch(&mut self, fetch: Fetch, content: Option<Content>) {
+    /// What was asked of a log that was cut or compacted since is of no use, whatever the answer.
+    fn answer_fetch(&mut self, fetch: Fetch, content: Content) {
         let Some(rare) = &mut self.rare else { return };
         let asked = |page: &Page| page.fetch == fetch && matches!(page.content, Content::UnderWay);
         let Some(place) = rare.pages.iter().position(asked) else { return };
-        match content {
-            Some(content) => rare.pages[place].content = content,
-            None => drop(rare.pages.swap_remove(place)),
+        let current = fetch.generation == self.log.generation() && fetch.first > self.log.base().index;
+        if current {
+            rare.pages[place].content = content;
+        } else {
+            rare.pages.swap_remove(place);
         }
         self.tidy();
     }

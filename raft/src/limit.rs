@@ -23,9 +23,12 @@
 //!   above that of `b`. (a) Its log contains `b`: then it is L up to there, by log matching. (b) A leader of its term
 //!   verified its log up to a position p at or above `b`, by term and then index. The leader has e if that is committed,
 //!   in its own log or as its own entry. With the term of `b`, p has an index not below that of `b`, nor below e's; with a
-//!   later term, e is before p because terms rise along the leader's log. (c) A snapshot at p came, with an index at or
-//!   above that of `b`, or a position at or above it: e is committed, if ever, in the log that the snapshot ends, and is
-//!   below p by the same argument.
+//!   later term, e is before p because terms rise along the leader's log. (c) A snapshot at a position p at or above
+//!   `b` came: e is committed, if ever, in the log that the snapshot ends, and is below p by the same argument. That its
+//!   index is not below that of `b` would do as well, but not where `b` is the newer of two bounds, as below.
+//! - *Two losses.* A limited replica may lose more before it is whole, of a log that ended at `b2`. An e of either log has a
+//!   term and an index that the argument of (b) and (c) needs for the newer of the two, and (a) is the case of (b) then:
+//!   what the log lacks after the loss it can only have from a leader.
 //! - That its own log ends at or above `b` proves nothing, and that it ends below `b` neither: a leader of a later term may
 //!   replace many entries by few, and what it has beyond the verified part may be what the lost part had replaced.
 //! - When it is whole, it holds all that any leader of its term has counted as `matched`: those are such entries too. So
@@ -47,7 +50,9 @@ pub enum Limit {
     None,
     /// It once had a log that ended here, by the order of the writes, and may have acknowledged all of it. It has less now:
     /// the beginning of a log that it once had. Term and vote are not lost. It takes what its leader sends, and votes for
-    /// logs at least as new as this one; it does not campaign until it is whole again.
+    /// logs at least as new as this one; it does not campaign until it is whole again. Where a replica that is limited
+    /// loses more, there are two such positions: of those that what it has now doesn't contain, the newer one by term and
+    /// then index.
     Bound(LogPosition),
     /// Where its log ended, whom it voted for, or in which term, is not known. It takes nothing and answers nobody for ever.
     Amnesia,
@@ -86,7 +91,7 @@ impl Raft {
     /// All that is committed up to `base` is in this log, or in the state that it goes on from.
     pub(crate) fn lift_by_base(&mut self, now: Instant, base: LogPosition) {
         let Limit::Bound(bound) = self.limit() else { return };
-        if base.index >= bound.index || base.at_least_as_new_as(bound) {
+        if base.at_least_as_new_as(bound) {
             self.lift(now, base.index);
         }
     }

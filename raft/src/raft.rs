@@ -245,16 +245,20 @@ impl Raft {
             raft.adopt(index, Arc::new(configuration));
         }
         if let Some(machine) = machine.filter(|machine| !raft.log.contains(machine.position)) {
-            raft.begin_after(machine);
-            if limit == Limit::Amnesia {
-                // It says nothing any more, not even to its disk.
-                raft.flags.lower(Flag::Reset);
+            if machine.position.term > raft.term {
+                // A snapshot whose leader's term got lost with it: nothing was said in that term.
+                raft.enter_term(machine.position.term);
             }
+            raft.begin_after(machine);
         }
         if limit != Limit::None {
             raft.rare().limit = limit;
             raft.lift_by_base(now, raft.log.base());
             raft.lift_by_append(now, raft.log.base().index);
+        }
+        if limit == Limit::Amnesia {
+            // It says nothing any more, not even to its disk.
+            raft.flags = Flags::default();
         }
         raft.reset_deadline(now);
         Ok(raft)

@@ -23,7 +23,8 @@ pub struct Restored {
     /// What the state machine already holds; at or above the base. Not looked at if `machine` is known.
     pub applied: LogIndex,
     /// Where a state machine with a disk of its own is. It may be ahead of the log, or at an entry that the log has lost:
-    /// then the log goes on from there, and the first [`poll_persist`](crate::Raft::poll_persist) says so. To be known
+    /// then the log goes on from there, and the first [`poll_persist`](crate::Raft::poll_persist) says so. A snapshot that
+    /// was installed when the node went down leaves it so, perhaps with a term above that of the hard state. To be known
     /// of every such machine with a [`Limit::Bound`]: the entry at its index may be another than that in the log.
     pub machine: Option<Base>,
     /// What the replica may not do, because its disk lost something.
@@ -117,7 +118,7 @@ pub enum RestoreError {
     /// The base is no position: an index without a term, a configuration after it, or joint members at the beginning.
     #[error("the base of the log is out of range")]
     Base,
-    /// The state machine is at no position of a log of this replica's term, or knows no members.
+    /// The state machine is at no position of a log, or the members there came after it.
     #[error("the position of the state machine is out of range")]
     Machine,
     /// The bound of a limit is no position of a log of this replica's term.
@@ -155,7 +156,7 @@ impl Restored {
         if !self.base.is_valid(current) {
             return Err(RestoreError::Base);
         }
-        if self.machine.as_ref().is_some_and(|machine| !machine.is_valid(current)) {
+        if self.machine.as_ref().is_some_and(|machine| !machine.is_valid(Term::MAX)) {
             return Err(RestoreError::Machine);
         }
         if let Limit::Bound(bound) = self.limit

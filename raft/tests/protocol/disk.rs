@@ -196,9 +196,10 @@ impl Disk {
             self.machine = machine;
         }
         let gone: Vec<Entry> = before.into_iter().filter(|entry| !self.holds(entry)).collect();
-        // Where it was limited already both bounds have to be met; the old one if no more is lost.
+        // Where it was limited already there are two bounds. One that is there again binds no more.
+        let there = |bound: LogPosition| self.entry(bound.index).is_some_and(|entry| entry.position() == bound);
         let bound = match self.limit {
-            Limit::Bound(old) if gone.is_empty() || old.at_least_as_new_as(newest) => old,
+            Limit::Bound(old) if !there(old) && (there(newest) || old.at_least_as_new_as(newest)) => old,
             _ => newest,
         };
         self.lost.extend(gone);

@@ -7,8 +7,9 @@ use crate::disk::Disk;
 use crate::random::settle;
 use bytes::Bytes;
 use raftyard_raft::{
-    Body, Configuration, ConfigurationEntry, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, Member,
-    MemberChange, Message, MessageError, NodeId, Raft, ReadTicket, Receipt, ReplicaId, Role, Sender, Settings, Term,
+    Body, Configuration, ConfigurationEntry, Entry, EntryKind, Fetch, GroupId, Instant, Limit, LogIndex, LogPosition,
+    Member, MemberChange, Message, MessageError, NodeId, Raft, ReadTicket, Receipt, ReplicaId, Role, Sender, Settings,
+    Term,
 };
 
 /// A number that is likely to hurt: near what the replica holds, or at an end of the range.
@@ -119,6 +120,11 @@ fn start(seed: u64) -> Cluster {
     if seed.is_multiple_of(5) {
         disks[0] = Some(Disk::fresh(Configuration::joining()));
     }
+    if let (Some(disk), 3 | 5) = (&mut disks[0], seed % 7) {
+        let bound = LogPosition { index: LogIndex(4), term: Term(2) };
+        disk.limit = if seed % 7 == 3 { Limit::Bound(bound) } else { Limit::Amnesia };
+        disk.hard.term = Term(2);
+    }
     let leases = seed.is_multiple_of(2);
     Cluster::new(disks, Settings { leases, ..settings() }, seed)
 }
@@ -179,6 +185,7 @@ fn command(dice: &mut Dice, raft: &mut Raft, now: Instant, tickets: &mut Vec<Rea
             let _ = raft.force_membership(now, vec![learner; dice.below(3)]);
         }
         16 if dice.once_in(4) => raft.step_down(now),
+        17 => drop(raft.evict(index(dice))),
         _ => {}
     }
     let _ = raft.lease_read(now);
@@ -204,6 +211,25 @@ fn turn(dice: &mut Dice, raft: &mut Raft, receipts: &mut Vec<Receipt>, slow: usi
         }
     }
     while raft.poll_committed(100).is_some() {}
+    while let Some(fetch) = raft.poll_fetch() {
+        // Its own disk lies too, at times about what nobody asked.
+        let mut other: Fetch = fetch;
+        (other.first, other.last) = (LogIndex(1), index(dice));
+        for fetch in [fetch, other] {
+            match dice.below(3) {
+                0 => raft.handle_fetch_failed(fetch),
+                1 => {
+                    let term = raft.entry_term(fetch.first).unwrap_or_default();
+                    let previous = LogPosition { index: fetch.first.previous(), term };
+                    raft.handle_fetched(fetch, entries(dice, previous));
+                }
+                _ => {}
+            }
+        }
+        if dice.once_in(2) {
+            break;
+        }
+    }
 }
 
 /// `RAFTYARD_HOSTILE=n` sends garbage to so many replicas.
