@@ -83,6 +83,8 @@ impl Invariants {
         assert!(raft.term() >= seen.0 && raft.commit() >= seen.1, "{id} went back in term or commit");
         *seen = (raft.term(), raft.commit());
         if raft.role() == Role::Leader {
+            let open = raft.commit() < raft.last().index || raft.uncommitted_bytes() == 0;
+            assert!(open, "{id} counts {} bytes as uncommitted, but nothing is", raft.uncommitted_bytes());
             self.check_leader(raft, id);
         }
     }
