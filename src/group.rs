@@ -6,7 +6,7 @@ use raftyard_raft::{GroupId, Member, MemberChange, NodeId};
 use raftyard_runtime::group::{GroupConfig, GroupStatus, Joining};
 use raftyard_runtime::mail::{
     Applied, CampaignError, ChangeError, Changed, CreateGroupError, ForceError, Limit, Mail, NotChanged, NotProposed,
-    ProposeError, ReadAnswer, ReadError, ReadMode, TransferError, Unavailable, Unknown,
+    ProposeError, ReadAnswer, ReadError, ReadMode, RemoveError, TransferError, Unavailable, Unknown,
 };
 use raftyard_runtime::mailbox::Mailbox;
 use std::sync::Arc;
@@ -31,6 +31,9 @@ pub type ForceMembership = Pending<Result<Changed, ForceError>>;
 
 /// The answer to [`GroupHandle::status`].
 pub type Status = Pending<Result<GroupStatus, Unavailable>>;
+
+/// The answer to [`Node::remove_group`](crate::Node::remove_group).
+pub type RemoveGroup = Pending<Result<(), RemoveError>>;
 
 /// The answer to [`Node::create_group`](crate::Node::create_group) and [`Node::join_group`](crate::Node::join_group).
 pub type CreateGroup = Pending<Result<(), CreateGroupError>>;
@@ -117,6 +120,11 @@ pub(crate) fn create(mailbox: &Mailbox, config: GroupConfig) -> CreateGroup {
     ask(mailbox, |reply| Mail::CreateGroup { config, reply })
 }
 
+/// Sends the removal of a group to its core.
+pub(crate) fn remove(mailbox: &Mailbox, group: GroupId, anyway: bool) -> RemoveGroup {
+    ask(mailbox, |reply| Mail::RemoveGroup { group, anyway, reply })
+}
+
 /// Sends the creation of a replica of an existing group to its core.
 pub(crate) fn join(mailbox: &Mailbox, joining: Joining) -> CreateGroup {
     ask(mailbox, |reply| Mail::JoinGroup { joining, reply })
@@ -162,6 +170,12 @@ impl Unheard for CampaignError {
     const FULL: CampaignError = CampaignError::Unavailable(Unavailable::FULL);
     const CLOSED: CampaignError = CampaignError::Unavailable(Unavailable::CLOSED);
     const LOST: CampaignError = CampaignError::Unavailable(Unavailable::LOST);
+}
+
+impl Unheard for RemoveError {
+    const FULL: RemoveError = RemoveError::Unavailable(Unavailable::FULL);
+    const CLOSED: RemoveError = RemoveError::Unavailable(Unavailable::CLOSED);
+    const LOST: RemoveError = RemoveError::Unavailable(Unavailable::LOST);
 }
 
 impl Unheard for CreateGroupError {

@@ -13,7 +13,7 @@ mod preflight;
 
 pub use config::{ConfigError, Durability, NodeConfig};
 pub use group::{
-    Campaign, ChangeMembership, CreateGroup, ForceMembership, GroupHandle, Propose, Read, Status, Transfer,
+    Campaign, ChangeMembership, CreateGroup, ForceMembership, GroupHandle, Propose, Read, RemoveGroup, Status, Transfer,
 };
 pub use node::{Node, OpenError};
 pub use pending::Pending;
@@ -29,7 +29,7 @@ pub use raftyard_runtime::group::{
 };
 pub use raftyard_runtime::mail::{
     Applied, CampaignError, ChangeError, Changed, CreateGroupError, ForceError, Limit, NotChanged, NotProposed,
-    ProposeError, ReadAnswer, ReadError, ReadMode, TransferError, Unavailable, Unknown,
+    ProposeError, ReadAnswer, ReadError, ReadMode, RemoveError, TransferError, Unavailable, Unknown,
 };
 pub use raftyard_storage::io::WriteMode;
 

@@ -1,7 +1,7 @@
 //! One process of a cluster: its cores, from the checks before the start to the last thread's end.
 
 use crate::config::{ConfigError, NodeConfig};
-use crate::group::{self, CreateGroup, GroupHandle};
+use crate::group::{self, CreateGroup, GroupHandle, RemoveGroup};
 use crate::preflight::{self, DataDirLock, PreflightError};
 use raftyard_raft::{GroupId, NodeId, ReplicaId};
 use raftyard_runtime::core::core_of;
@@ -161,6 +161,21 @@ impl Node {
     /// the creation is durable.
     pub fn join_group(&self, group: GroupId, replica: ReplicaId) -> CreateGroup {
         group::join(&self.core_of(group).mailbox, Joining { group, replica })
+    }
+
+    /// Removes this node's replica of a group for good: whatever is under way is answered
+    /// [`Unknown::GroupRemoved`](crate::Unknown), its bytes are given back, and its replica id can't be used on this node
+    /// again. Refused while the replica is a member, by what this node knows to be committed: change the members first.
+    /// Answered when the removal is durable.
+    pub fn remove_group(&self, group: GroupId) -> RemoveGroup {
+        group::remove(&self.core_of(group).mailbox, group, false)
+    }
+
+    /// As [`remove_group`](Node::remove_group), also if the replica is a member: for the others that is as if this node's
+    /// disk were lost. For a group that is given up on all its nodes, or after
+    /// [`force_membership`](GroupHandle::force_membership) elsewhere.
+    pub fn remove_group_anyway(&self, group: GroupId) -> RemoveGroup {
+        group::remove(&self.core_of(group).mailbox, group, true)
     }
 
     /// A handle of a group. Whether it exists here, the first answer tells.

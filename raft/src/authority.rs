@@ -4,6 +4,7 @@
 //! It must never take an acknowledgement for newer than the heartbeat that it answers: everything counts from the moment
 //! a heartbeat was sent, by the leader's own clock (Raft thesis, sections 6.2 and 6.4.1).
 
+use crate::flags::Flag;
 use crate::leader::Leadership;
 use crate::planted::{Bug, planted};
 use crate::progress::Progress;
@@ -23,6 +24,7 @@ impl Raft {
             for peer in &mut leadership.peers {
                 peer.beat(self.log.last_index());
             }
+            self.fetch_again();
         }
     }
 
@@ -100,7 +102,7 @@ impl Raft {
 
     /// It could commit nothing, though it was heard: its disk may be the reason. Others try first.
     fn sit_out(&mut self, now: Instant, timeout: Duration) {
-        self.flags.sits_out = true;
+        self.flags.raise(Flag::SitsOut);
         if self.deadline != Instant::NEVER {
             self.deadline = self.deadline.max(now.after(timeout.saturating_mul(2)));
         }

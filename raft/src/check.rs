@@ -109,8 +109,9 @@ impl Raft {
             Body::Append { .. } => self.check_append(message),
             Body::Heartbeat { commit, .. } => {
                 self.check_leader(message)?;
-                // A leader tells a follower at most what it knows it to hold.
-                if message.term >= self.term { self.check_in_log(commit) } else { check_index(commit) }
+                // A leader tells a follower at most what it knows it to hold; it can't know of what a disk has lost.
+                let exact = message.term >= self.term && !self.is_limited();
+                if exact { self.check_in_log(commit) } else { check_index(commit) }
             }
             Body::TimeoutNow { last } => {
                 self.check_leader(message)?;
@@ -124,13 +125,13 @@ impl Raft {
                     check_index(matched)
                 }
             }
-            Body::AppendRejected { rejected, last, hint } => {
+            Body::AppendRejected { rejected, last, hint, .. } => {
                 check_index(rejected)?;
                 check_index(last)?;
                 check_position(hint, message.term)?;
                 if hint.index > rejected || hint.index > last { Err(MessageError::OutOfRange) } else { Ok(()) }
             }
-            Body::HeartbeatAnswer { sent } => match &self.state {
+            Body::HeartbeatAnswer { sent, .. } => match &self.state {
                 // Nobody can have heard what was not said yet.
                 State::Leader(leadership) if self.is_answered_by(message) && sent > leadership.round => {
                     Err(MessageError::OutOfRange)

@@ -4,6 +4,7 @@
 //! change anything, and never help to elect anybody while a promise to a leader stands.
 
 use crate::configuration::Configuration;
+use crate::flags::Flag;
 use crate::leader::Leadership;
 use crate::output::Answer;
 use crate::planted::{Bug, planted};
@@ -27,6 +28,9 @@ pub enum CampaignError {
         /// Until when.
         until: Instant,
     },
+    /// Its disk lost something that it may have acknowledged ([`Limit`](crate::Limit)), and it is not whole again.
+    #[error("this replica's disk lost part of its log, and it is not whole again")]
+    Limited,
     /// There is no later term.
     #[error("there is no later term")]
     LastTerm,
@@ -41,6 +45,9 @@ impl Raft {
     pub fn campaign(&mut self, now: Instant) -> Result<(), CampaignError> {
         if matches!(self.state, State::Leader(_)) {
             return Err(CampaignError::Leads);
+        }
+        if self.is_limited() {
+            return Err(CampaignError::Limited);
         }
         if !self.may_lead() {
             return Err(CampaignError::NotVoter);
@@ -137,7 +144,7 @@ impl Raft {
         let waits = matches!(self.state, State::Follower(_) | State::PreCandidate(_));
         let knows = index > self.configuration_index || (index == self.configuration_index && self.seat.is_none());
         if knows && self.leader == NOBODY && waits {
-            self.flags.quiet = true;
+            self.flags.raise(Flag::Quiet);
             self.state = State::Follower(Following::default());
             self.deadline = Instant::NEVER;
         }
@@ -152,7 +159,7 @@ impl Raft {
         if granted {
             if self.vote != peer.replica {
                 self.vote = peer.replica;
-                self.flags.hard_changed = true;
+                self.flags.raise(Flag::HardChanged);
             }
             // Only a granted vote buys the candidate time (Raft paper, section 5.2), so a hopeless one delays nobody.
             self.reset_deadline(now);
@@ -162,7 +169,7 @@ impl Raft {
 
     /// The leader of this term wants this replica to take over.
     pub(crate) fn handle_timeout_now(&mut self, now: Instant, peer: Member, last: LogIndex) {
-        let votes = self.configuration.is_voter(self.replica);
+        let votes = self.configuration.is_voter(self.replica) && !self.is_limited();
         let follows = matches!(self.state, State::Follower(_)) && self.leader == peer.replica;
         if votes && follows && self.log.last_index() >= last && self.term < Term::MAX {
             self.become_candidate(now, true);
@@ -194,7 +201,7 @@ impl Raft {
         assert!(term > self.term, "terms never go back");
         self.term = term;
         self.vote = ReplicaId(0);
-        self.flags.hard_changed = true;
+        self.flags.raise(Flag::HardChanged);
         self.forget_leader();
     }
 
@@ -204,7 +211,7 @@ impl Raft {
         if !matches!(self.state, State::Follower(_)) {
             self.state = State::Follower(Following::default());
         }
-        self.flags.transfer = false;
+        self.flags.lower(Flag::Transfer);
         if let Some(rare) = &mut self.rare {
             (rare.transfer, rare.forced) = (None, None);
             rare.asked.clear();
@@ -218,7 +225,7 @@ impl Raft {
     /// Somewhere between the minimum and the maximum from now, so that votes seldom split (Raft paper, section 5.2), and
     /// not before a promise ends. Who can't lead has none.
     pub(crate) fn reset_deadline(&mut self, now: Instant) {
-        if self.flags.quiet || !self.may_lead() {
+        if self.flags.has(Flag::Quiet) || self.is_limited() || !self.may_lead() {
             self.deadline = Instant::NEVER;
             return;
         }
@@ -238,8 +245,8 @@ impl Raft {
             self.rare().outsider = outsider;
             self.tidy();
         }
-        self.flags.quiet = false;
-        self.flags.sits_out = false;
+        self.flags.lower(Flag::Quiet);
+        self.flags.lower(Flag::SitsOut);
         self.promise = self.promise.max(now.after(self.settings.election_timeout_min));
         self.reset_deadline(now);
     }
@@ -247,8 +254,8 @@ impl Raft {
     /// No leader is known any more, and nobody waits for what was owed to the last one.
     pub(crate) fn forget_leader(&mut self) {
         self.leader = NOBODY;
-        self.flags.accepted_owed = false;
-        self.flags.heartbeat_owed = false;
+        self.flags.lower(Flag::AcceptedOwed);
+        self.flags.lower(Flag::HeartbeatOwed);
         if let State::Follower(following) = &mut self.state {
             *following = Following::default();
         }
@@ -290,12 +297,15 @@ impl Raft {
 
     /// Whether a log that ends there has all that this replica may have helped to commit.
     fn is_new_enough(&self, last: LogPosition) -> bool {
-        last.at_least_as_new_as(self.log.last()) || planted(Bug::VoteForAnyLog)
+        let newer = last.at_least_as_new_as(self.log.last()) && self.meets_bound(last);
+        newer || planted(Bug::VoteForAnyLog)
     }
 
     /// Whether this replica, with a log as good as that of the candidate, ought to lead in its stead.
     fn is_rather_leader(&self, last: LogPosition, priority: u8) -> bool {
-        let able = matches!(self.state, State::Follower(_)) && self.deadline != Instant::NEVER && !self.flags.sits_out;
+        let able = matches!(self.state, State::Follower(_))
+            && self.deadline != Instant::NEVER
+            && !self.flags.has(Flag::SitsOut);
         able && self.priority > priority && last == self.log.last()
     }
 
@@ -307,7 +317,10 @@ impl Raft {
         self.enter_term(self.term.next());
         self.vote = self.replica;
         self.state = State::Candidate(Ballot { granted: 0, requests: self.other_voters() });
-        self.flags.transfer = transfer;
+        self.flags.lower(Flag::Transfer);
+        if transfer {
+            self.flags.raise(Flag::Transfer);
+        }
         self.reset_deadline(now);
     }
 
@@ -323,7 +336,7 @@ impl Raft {
             self.rare().outsider = Some(Member { replica: self.replica, node });
         }
         // The candidate's deadline runs on: it is the first at which it has to be heard.
-        self.flags.transfer = false;
+        self.flags.lower(Flag::Transfer);
         if let Some(forced) = self.rare.as_mut().and_then(|rare| rare.forced.take()) {
             self.tidy();
             return self.append_configuration(forced, Bytes::new(), true);

@@ -3,6 +3,7 @@
 //! It must never say that it holds more than this leader's appends have verified, and never remove an entry that
 //! doesn't contradict the leader's.
 
+use crate::flags::Flag;
 use crate::message::{Body, Entries};
 use crate::output::Answer;
 use crate::raft::{Raft, State};
@@ -36,6 +37,7 @@ impl Raft {
             // It may have got a vote, or lost it.
             self.reset_deadline(now);
         }
+        self.lift_by_append(now, matched);
         self.owe_accepted(matched);
         // Beyond what this append verified the log may still differ from the leader's (Raft paper, figure 2).
         self.commit_to(commit.min(matched));
@@ -45,12 +47,16 @@ impl Raft {
     pub(crate) fn handle_heartbeat(&mut self, commit: LogIndex, sent: Instant) {
         // Of several the last is answered: it says more than those before it.
         if let State::Follower(following) = &mut self.state {
-            let before = if self.flags.heartbeat_owed { following.heartbeat } else { sent };
+            let before = if self.flags.has(Flag::HeartbeatOwed) { following.heartbeat } else { sent };
             following.heartbeat = sent.max(before);
-            self.flags.heartbeat_owed = true;
+            self.flags.raise(Flag::HeartbeatOwed);
         }
-        self.commit_to(commit);
+        // It rests on what this replica acknowledged, and its disk may have lost that.
+        if !self.is_limited() {
+            self.commit_to(commit);
+        }
         self.ask_again();
+        self.fetch_again();
     }
 
     /// A message of an earlier term: whoever leads or campaigns in it learns of this one. A replica that was cut off

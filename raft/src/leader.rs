@@ -4,12 +4,13 @@
 //! durable. Its appends and heartbeats are formed in `output`, when they are polled.
 
 use crate::configuration::Configuration;
-use crate::log::Log;
+use crate::fetch::{self, Page, Purpose};
+use crate::log::{Log, prefix};
 use crate::planted::{Bug, planted};
 use crate::progress::{Mode, Progress};
 use crate::raft::{Raft, State};
 use crate::settings::Settings;
-use crate::types::{Entry, Instant, LogIndex, LogPosition, ReplicaId};
+use crate::types::{Entry, Instant, LogIndex, LogPosition, Member, ReplicaId};
 use alloc::boxed::Box;
 
 /// What only a leader knows.
@@ -17,7 +18,8 @@ use alloc::boxed::Box;
 pub(crate) struct Leadership {
     /// One for each member but itself, by seat.
     pub(crate) peers: Box<[Progress]>,
-    /// Bytes of the entries above the commit index.
+    /// Bytes of the entries above the commit index that were in memory when it began to lead, or came since. None of these
+    /// leaves it before it is committed.
     pub(crate) uncommitted_bytes: usize,
     /// When the last round of heartbeats began; no two begin at the same moment.
     pub(crate) round: Instant,
@@ -80,7 +82,13 @@ impl Leadership {
     }
 
     /// The next message, heartbeats of a peer first: they are small, and what they keep from happening is an election.
-    pub(crate) fn next(&mut self, own: Option<u8>, log: &Log, commit: LogIndex, settings: &Settings) -> Option<Next> {
+    pub(crate) fn next(
+        &mut self,
+        (own, members): (Option<u8>, &[Member]),
+        (log, pages): (&Log, &[Page]),
+        commit: LogIndex,
+        settings: &Settings,
+    ) -> Option<Next> {
         for (i, peer) in self.peers.iter_mut().enumerate() {
             let seat = if own.is_some_and(|own| i >= usize::from(own)) { i + 1 } else { i };
             if core::mem::take(&mut peer.heartbeat) {
@@ -100,9 +108,14 @@ impl Leadership {
                 return Some(Next::Append { seat, previous, last: previous });
             }
             if peer.next <= log.last_index() && peer.may_send(settings) {
-                let (last, bytes) = log.prefix(peer.next, log.last_index(), settings.append_bytes_max);
-                peer.sent(last, bytes);
-                return Some(Next::Append { seat, previous, last });
+                if peer.next > log.floor().index {
+                    let (last, bytes) = log.prefix(peer.next, log.last_index(), settings.append_bytes_max);
+                    peer.sent(last, bytes);
+                    return Some(Next::Append { seat, previous, last });
+                }
+                if let Some(last) = send_paged(peer, members[seat].replica, (log, pages), settings) {
+                    return Some(Next::Append { seat, previous, last });
+                }
             }
             // The log may have grown since that was owed, by the end of a change of members: it would be refused.
             if peer.matched >= log.last_index() && core::mem::take(&mut peer.timeout_now) {
@@ -129,6 +142,25 @@ impl Leadership {
     }
 }
 
+/// Sends a peer that needs entries which are on disk alone those that were fetched for it. Where the logs agree is asked
+/// without entries first: none is read before it is known to be needed. Says up to where what goes out reaches.
+#[cold]
+fn send_paged(
+    peer: &mut Progress,
+    replica: ReplicaId,
+    (log, pages): (&Log, &[Page]),
+    settings: &Settings,
+) -> Option<LogIndex> {
+    if peer.mode != Mode::Replicate {
+        peer.sent_probe();
+        return Some(peer.next.previous());
+    }
+    let entries = fetch::held(pages, Purpose::Append(replica), log.generation(), peer.next)?;
+    let (last, bytes) = prefix(entries.iter(), peer.next, settings.append_bytes_max);
+    peer.sent(last, bytes);
+    Some(last)
+}
+
 fn place(own: Option<usize>, seat: usize) -> Option<usize> {
     match own {
         Some(own) if seat == own => None,
@@ -148,10 +180,20 @@ impl Raft {
     }
 
     /// The peer lacks the entry before the ones it was sent: go back, whole terms at a time (Raft paper, end of section
-    /// 5.3). From the hint the leader looks for the last entry of its own that is not of a later term.
-    pub(crate) fn handle_append_rejected(&mut self, replica: ReplicaId, rejected: LogIndex, hint: LogPosition) {
+    /// 5.3). From the hint the leader looks for the last entry of its own that is not of a later term. If the peer's disk
+    /// `lost` entries, that goes for those too which it acknowledged.
+    pub(crate) fn handle_append_rejected(
+        &mut self,
+        replica: ReplicaId,
+        rejected: LogIndex,
+        hint: LogPosition,
+        lost: bool,
+    ) {
         let agree = self.log.highest_at_most(hint.index.min(self.log.last_index()), hint.term);
         if let Some(peer) = self.peer(replica) {
+            if lost {
+                peer.lost_entries(agree.min(rejected.previous()));
+            }
             peer.rejected(rejected, agree);
         }
     }

@@ -1,22 +1,25 @@
-//! The entries of one replica in memory, and how far they are handed out to be persisted and durable.
+//! The log of one replica: its newest entries in memory, what is known of the older ones that are on disk alone, and how far
+//! they are handed out to be persisted and durable.
 //!
 //! It must never lose track of which of its entries the disk really holds: see [`Log::generation`]. Used by every part
 //! of the protocol; nobody outside this crate sees it.
 
 use crate::message::Entries;
+use crate::runs::Runs;
 use crate::types::{Entry, LogIndex, LogPosition, Term};
+use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-/// A replica's log.
+/// A replica's log: the paged entries, from the one after the base up to the floor, and those in memory after it.
 ///
-/// Invariant: entries are contiguous from the one after `base`, their terms never go down, and
-/// `base.index <= durable <= durable + under_way <= last index`.
+/// Invariant: entries are contiguous from the one after the base, their terms never go down, and
+/// `base.index <= floor.index <= durable <= durable + under_way <= last index`.
 #[derive(Debug)]
 pub(crate) struct Log {
     entries: VecDeque<Entry>,
-    /// The position before the first entry. What is at or below it is committed and applied.
-    base: LogPosition,
+    /// The position before the first entry in memory: that of the last paged one, or the base.
+    floor: LogPosition,
     bytes: usize,
     durable: LogIndex,
     /// How many entries after the durable ones are handed out to be persisted.
@@ -24,19 +27,44 @@ pub(crate) struct Log {
     /// Grows with every truncation. A write handed out before a truncation says nothing about the entries after it:
     /// the same index and term may have been overwritten on disk since and be on their way there again.
     generation: u32,
+    /// The terms of the entries that are on disk alone. `None` if there are none: then the floor is the base.
+    paged: Option<Box<Runs>>,
 }
 
 impl Log {
-    /// A log read back from disk; all of it is durable. The caller checked the invariant.
-    pub(crate) fn restore(base: LogPosition, entries: Vec<Entry>) -> Log {
-        let bytes = entries.iter().map(Entry::cost).sum();
-        let last = LogIndex(base.index.0 + entries.len() as u64);
-        Log { entries: entries.into(), base, bytes, durable: last, under_way: 0, generation: 0 }
+    /// A log read back from disk; all of it is durable. The caller checked the invariant. `runs` are the first positions of
+    /// the terms of the entries that stay on disk, up to and including `paged`.
+    pub(crate) fn restore(base: LogPosition, runs: &[LogPosition], paged: LogIndex, entries: Vec<Entry>) -> Log {
+        let mut log = Log::new(base);
+        if let [.., last] = runs {
+            log.paged = Some(Box::new(Runs::new(base, runs)));
+            log.floor = LogPosition { index: paged, term: last.term };
+        }
+        log.bytes = entries.iter().map(Entry::cost).sum();
+        log.entries = entries.into();
+        log.durable = log.last_index();
+        log
     }
 
-    /// The position before the first entry.
+    /// An empty log.
+    fn new(base: LogPosition) -> Log {
+        let entries = VecDeque::new();
+        Log { entries, floor: base, bytes: 0, durable: base.index, under_way: 0, generation: 0, paged: None }
+    }
+
+    /// The position before the first entry. What is at or below it is committed and applied.
     pub(crate) fn base(&self) -> LogPosition {
-        self.base
+        self.paged.as_ref().map_or(self.floor, |runs| runs.base())
+    }
+
+    /// The position before the first entry in memory.
+    pub(crate) fn floor(&self) -> LogPosition {
+        self.floor
+    }
+
+    /// Whether there are entries on disk alone.
+    pub(crate) fn is_paged(&self) -> bool {
+        self.paged.is_some()
     }
 
     /// Bytes of all entries in memory.
@@ -61,19 +89,20 @@ impl Log {
 
     /// Index of the last entry; that of the base if there is none.
     pub(crate) fn last_index(&self) -> LogIndex {
-        LogIndex(self.base.index.0 + self.entries.len() as u64)
+        LogIndex(self.floor.index.0 + self.entries.len() as u64)
     }
 
     /// Position of the last entry; the base if there is none.
     pub(crate) fn last(&self) -> LogPosition {
-        self.entries.back().map_or(self.base, Entry::position)
+        self.entries.back().map_or(self.floor, Entry::position)
     }
 
     /// Term of the entry at `index`, also of the one at the base; `None` below it and beyond the end.
     pub(crate) fn term(&self, index: LogIndex) -> Option<Term> {
-        match index.0.checked_sub(self.base.index.0)? {
-            0 => Some(self.base.term),
-            n => self.entries.get(usize::try_from(n - 1).ok()?).map(|e| e.term),
+        match index.0.checked_sub(self.floor.index.0) {
+            None => self.paged.as_ref()?.term(index),
+            Some(0) => Some(self.floor.term),
+            Some(n) => self.entries.get(usize::try_from(n - 1).ok()?).map(|e| e.term),
         }
     }
 
@@ -92,13 +121,16 @@ impl Log {
     /// with one that has `term` at `index`. Skips whole terms at a time (Raft paper, end of section 5.3). It doesn't look
     /// below the base, where there is nothing to compare.
     pub(crate) fn highest_at_most(&self, index: LogIndex, term: Term) -> LogIndex {
-        let not_above = self.entries.partition_point(|e| e.term <= term) as u64;
-        index.min(LogIndex(self.base.index.0 + not_above))
+        let not_above = match &self.paged {
+            Some(runs) if self.floor.term > term => runs.highest_at_most(term),
+            _ => LogIndex(self.floor.index.0 + self.entries.partition_point(|e| e.term <= term) as u64),
+        };
+        index.min(not_above)
     }
 
-    /// The entries from `first` to `last`, both included; nothing where the log has none.
+    /// The entries from `first` to `last`, both included, as far as they are in memory.
     pub(crate) fn slice(&self, first: LogIndex, last: LogIndex) -> Entries<'_> {
-        let place = |index: LogIndex| index.0.saturating_sub(self.base.index.0) as usize;
+        let place = |index: LogIndex| index.0.saturating_sub(self.floor.index.0) as usize;
         let end = place(last.min(self.last_index()));
         let start = place(first.previous()).min(end);
         let (left, right) = self.entries.as_slices();
@@ -107,23 +139,13 @@ impl Log {
     }
 
     /// The last index of a run that starts at `first`, ends at or before `last`, and has at most `bytes_max` bytes, but
-    /// at least one entry; and its bytes. `first` is in the log and not after `last`.
+    /// at least one entry; and its bytes. `first` is in memory and not after `last`.
     pub(crate) fn prefix(&self, first: LogIndex, last: LogIndex, bytes_max: usize) -> (LogIndex, usize) {
         let (left, right) = self.slice(first, last);
-        let mut end = first.previous();
-        let mut bytes = 0usize;
-        for entry in left.iter().chain(right) {
-            let with_entry = bytes.saturating_add(entry.cost());
-            if with_entry > bytes_max && end >= first {
-                break;
-            }
-            bytes = with_entry;
-            end = entry.index;
-        }
-        (end, bytes)
+        prefix(left.iter().chain(right), first, bytes_max)
     }
 
-    /// Bytes of the entries after `after`, up to and including `last`.
+    /// Bytes of the entries after `after`, up to and including `last`, as far as they are in memory.
     pub(crate) fn bytes_between(&self, after: LogIndex, last: LogIndex) -> usize {
         let (left, right) = self.slice(after.next(), last);
         left.iter().chain(right).map(Entry::cost).sum()
@@ -143,28 +165,61 @@ impl Log {
 
     /// Removes the entries from `first` on, because a leader has others there. They count as never handed out.
     pub(crate) fn truncate(&mut self, first: LogIndex) {
-        assert!(first > self.base.index && first <= self.last_index(), "there is something to remove");
-        self.bytes -= self.bytes_between(first.previous(), self.last_index());
-        self.entries.truncate((first.previous().0 - self.base.index.0) as usize);
-        let handed = self.handed().min(first.previous());
-        self.durable = self.durable.min(first.previous());
+        assert!(first > self.base().index && first <= self.last_index(), "there is something to remove");
+        let last = self.position(first.previous());
+        self.bytes -= self.bytes_between(last.index, self.last_index());
+        self.entries.truncate(last.index.0.saturating_sub(self.floor.index.0) as usize);
+        if last.index < self.floor.index {
+            self.floor = last;
+            self.paged.take_if(|runs| runs.truncate(first));
+        }
+        let handed = self.handed().min(last.index);
+        self.durable = self.durable.min(last.index);
         self.set_handed(handed);
         self.generation += 1;
     }
 
     /// Forgets the entries up to `index`, which are applied and durable.
     pub(crate) fn compact(&mut self, index: LogIndex) {
-        assert!(index >= self.base.index && index <= self.durable, "only what is durable is given up");
+        assert!(index >= self.base().index && index <= self.durable, "only what is durable is given up");
         let base = self.position(index);
-        self.bytes -= self.bytes_between(self.base.index, index);
-        self.entries.drain(..(index.0 - self.base.index.0) as usize);
-        self.base = base;
+        if index < self.floor.index {
+            if let Some(runs) = &mut self.paged {
+                runs.compact(base);
+            }
+            return;
+        }
+        self.bytes -= self.bytes_between(self.floor.index, index);
+        self.entries.drain(..(index.0 - self.floor.index.0) as usize);
+        (self.floor, self.paged) = (base, None);
         self.entries.shrink_to_fit();
+    }
+
+    /// Leaves the entries up to `index` to the disk; says how many bytes that frees. They are durable.
+    pub(crate) fn evict(&mut self, index: LogIndex) -> usize {
+        assert!(index <= self.durable, "only what is durable can be read again");
+        let Some(count) = index.0.checked_sub(self.floor.index.0).filter(|count| *count > 0) else { return 0 };
+        let floor = self.floor;
+        let mut freed = 0;
+        for entry in self.entries.drain(..count as usize) {
+            freed += entry.cost();
+            match &mut self.paged {
+                Some(runs) => runs.extend(self.floor.term, entry.position()),
+                None => self.paged = Some(Box::new(Runs::new(floor, &[entry.position()]))),
+            }
+            self.floor = entry.position();
+        }
+        self.bytes -= freed;
+        // A busy log fills its room again.
+        if self.entries.len() <= self.entries.capacity() / 4 {
+            self.entries.shrink_to_fit();
+        }
+        freed
     }
 
     /// Puts a snapshot in the place of everything: the log goes on after `base`.
     pub(crate) fn reset(&mut self, base: LogPosition) {
-        *self = Log { generation: self.generation + 1, ..Log::restore(base, Vec::new()) };
+        *self = Log { generation: self.generation + 1, ..Log::new(base) };
     }
 
     /// Takes everything up to `index` as handed out to be persisted.
@@ -190,6 +245,25 @@ impl Log {
     }
 }
 
+/// As [`Log::prefix`], of entries that begin with `first`.
+pub(crate) fn prefix<'a>(
+    entries: impl Iterator<Item = &'a Entry>,
+    first: LogIndex,
+    bytes_max: usize,
+) -> (LogIndex, usize) {
+    let mut end = first.previous();
+    let mut bytes = 0usize;
+    for entry in entries {
+        let with_entry = bytes.saturating_add(entry.cost());
+        if with_entry > bytes_max && end >= first {
+            break;
+        }
+        bytes = with_entry;
+        end = entry.index;
+    }
+    (end, bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -197,7 +271,7 @@ mod tests {
     use bytes::Bytes;
 
     fn log(terms: &[u64]) -> Log {
-        let mut log = Log::restore(LogPosition::default(), Vec::new());
+        let mut log = Log::restore(LogPosition::default(), &[], LogIndex(0), Vec::new());
         for (i, term) in terms.iter().enumerate() {
             let index = LogIndex(i as u64 + 1);
             log.push(Entry { term: Term(*term), index, kind: EntryKind::Command, data: Bytes::from_static(b"x") });
@@ -270,5 +344,62 @@ mod tests {
         assert!(!log.persisted(before, LogIndex(3)));
         assert_eq!((log.durable(), log.handed()), (LogIndex(0), LogIndex(1)));
         assert_eq!(log.bytes(), log.bytes_between(LogIndex(0), LogIndex(1)));
+    }
+
+    /// The same log, once all in memory and once with its first entries on disk alone.
+    #[test]
+    fn a_paged_log_knows_what_one_in_memory_knows() {
+        let terms = [1, 1, 2, 2, 2, 5, 7, 7];
+        for base in 0..=8u64 {
+            for floor in base..=8 {
+                let [mut whole, mut paged] = [log(&terms), log(&terms)];
+                for log in [&mut whole, &mut paged] {
+                    log.hand_out(LogIndex(8));
+                    log.persisted(0, LogIndex(8));
+                }
+                whole.compact(LogIndex(base));
+                let cost = paged.bytes() / 8;
+                // Bit by bit, before and after the compaction.
+                let mut freed = (0..=floor / 2).map(|index| paged.evict(LogIndex(index))).sum::<usize>();
+                paged.compact(LogIndex(base));
+                freed += paged.evict(LogIndex(floor));
+                assert!(freed <= floor as usize * cost && paged.bytes() == (8 - floor) as usize * cost);
+                assert_same(&whole, &paged, floor);
+                for first in base + 1..=8 {
+                    let [mut whole, mut cut] = [&whole, &paged].map(|log| {
+                        let mut other = Log::restore(log.base(), &[], LogIndex(0), Vec::new());
+                        (other.floor, other.bytes, other.durable) = (log.floor, log.bytes, log.durable);
+                        other.entries = log.entries.clone();
+                        other.paged = log.paged.clone();
+                        other
+                    });
+                    whole.truncate(LogIndex(first));
+                    cut.truncate(LogIndex(first));
+                    assert_same(&whole, &cut, floor.min(first - 1));
+                    assert_eq!(cut.is_paged(), floor.min(first - 1) > base);
+                }
+            }
+        }
+    }
+
+    fn assert_same(whole: &Log, paged: &Log, floor: u64) {
+        assert_eq!((whole.base(), whole.last(), whole.durable()), (paged.base(), paged.last(), paged.durable()));
+        assert_eq!(paged.floor().index, LogIndex(floor));
+        for index in (0..10).map(LogIndex) {
+            assert_eq!(whole.term(index), paged.term(index), "{index}");
+            for term in (0..9).map(Term) {
+                assert_eq!(whole.highest_at_most(index, term), paged.highest_at_most(index, term), "{index}@{term}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_log_is_restored_with_its_beginning_on_disk() {
+        let at = |index, term| LogPosition { index: LogIndex(index), term: Term(term) };
+        let entry = log(&[1, 1, 1, 1, 1, 9]).entries.pop_back().expect("six entries");
+        let log = Log::restore(at(1, 1), &[at(2, 1), at(3, 4)], LogIndex(5), Vec::from([entry]));
+        let terms: Vec<_> = (0..8).map(|index| log.term(LogIndex(index)).map_or(0, |term| term.0)).collect();
+        assert_eq!(terms, [0, 1, 1, 4, 4, 4, 9, 0]);
+        assert_eq!((log.base(), log.floor(), log.durable()), (at(1, 1), at(5, 4), LogIndex(6)));
     }
 }

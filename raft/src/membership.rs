@@ -8,6 +8,7 @@
 use crate::codec::ConfigurationEntry;
 use crate::configuration::{Configuration, ConfigurationError, MemberChange};
 use crate::election::CampaignError;
+use crate::flags::Flag;
 use crate::planted::{Bug, planted};
 use crate::raft::{Ballot, NOBODY, Raft, State, leader_hint, seat_of};
 use crate::types::{Entry, EntryKind, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
@@ -50,7 +51,7 @@ pub enum ForceError {
     /// It leads: a majority still answers it.
     #[error("this replica leads: a majority is there, change the members in the ordinary way")]
     Leads,
-    /// It hears a leader, or promised one not to campaign.
+    /// It hears a leader, or promised one not to campaign, or its disk lost part of its log.
     #[error(transparent)]
     Campaign(#[from] CampaignError),
     /// It knows nothing of its group.
@@ -96,10 +97,13 @@ impl Raft {
     /// it there alone, and destroy the others' replicas that aren't named.
     ///
     /// # Errors
-    /// If this replica leads, hears a leader, knows no group, or the members are no configuration.
+    /// If this replica leads, hears a leader, is limited, knows no group, or the members are no configuration.
     pub fn force_membership(&mut self, now: Instant, learners: Vec<Member>) -> Result<(), ForceError> {
         if matches!(self.state, State::Leader(_)) {
             return Err(ForceError::Leads);
+        }
+        if self.is_limited() {
+            return Err(CampaignError::Limited.into());
         }
         if now < self.promise {
             return Err(CampaignError::Promised { until: self.promise }.into());
@@ -110,7 +114,7 @@ impl Raft {
         let node = self.configuration.node_of(self.replica).ok_or(ForceError::NotMember)?;
         let forced = self.configuration.forced(Member { replica: self.replica, node }, learners)?;
         // Its vote for itself is durable before it leads: no second force can begin the same term.
-        self.flags.quiet = false;
+        self.flags.lower(Flag::Quiet);
         self.become_candidate(now, false);
         self.state = State::Candidate(Ballot::default());
         self.rare().forced = Some(forced);

@@ -72,6 +72,8 @@ pub enum Body<'a> {
         /// The highest position of the receiver, at or below `rejected`, whose term is not above that of `previous`:
         /// the next place where the logs can agree.
         hint: LogPosition,
+        /// The receiver's disk lost entries ([`Limit::Bound`](crate::Limit::Bound)): it holds less than it acknowledged.
+        lost: bool,
     },
     /// I lead.
     Heartbeat {
@@ -85,6 +87,8 @@ pub enum Body<'a> {
     HeartbeatAnswer {
         /// That of the heartbeat.
         sent: Instant,
+        /// The receiver's disk lost entries, and the leader, who may believe that they are there, is to ask.
+        lost: bool,
     },
     /// Campaign now: the sender wants to give its leadership to the receiver (Raft thesis, section 3.10).
     TimeoutNow {
@@ -183,9 +187,9 @@ impl Body<'_> {
             Body::Vote { last, transfer } => Body::Vote { last, transfer },
             Body::VoteAnswer { granted } => Body::VoteAnswer { granted },
             Body::AppendAccepted { matched } => Body::AppendAccepted { matched },
-            Body::AppendRejected { rejected, last, hint } => Body::AppendRejected { rejected, last, hint },
+            Body::AppendRejected { rejected, last, hint, lost } => Body::AppendRejected { rejected, last, hint, lost },
             Body::Heartbeat { commit, sent } => Body::Heartbeat { commit, sent },
-            Body::HeartbeatAnswer { sent } => Body::HeartbeatAnswer { sent },
+            Body::HeartbeatAnswer { sent, lost } => Body::HeartbeatAnswer { sent, lost },
             Body::TimeoutNow { last } => Body::TimeoutNow { last },
             Body::NotMember { index } => Body::NotMember { index },
             Body::ReadRequest { id } => Body::ReadRequest { id },

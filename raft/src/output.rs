@@ -3,7 +3,9 @@
 //! The order of durability is kept here: an answer that depends on this replica's disk is not yielded before all it
 //! depends on was handed out, and is marked so that it leaves only when that is durable.
 
+use crate::flags::Flag;
 use crate::leader::Next;
+use crate::limit::Limit;
 use crate::message::{Body, Durability, Entries, Message, Outgoing};
 use crate::raft::{Raft, State};
 use crate::restore::Base;
@@ -31,6 +33,9 @@ pub struct Persist<'a> {
     pub base: Option<Base>,
     /// Term and vote, if they changed.
     pub hard_state: Option<HardState>,
+    /// The replica is whole again ([`Limit::None`]): what it was limited to is to be forgotten. If that gets lost in a
+    /// crash, the replica is limited once more, which does no harm.
+    pub limit: Option<Limit>,
     /// Entries; the first replaces whatever is at its index and after it.
     pub entries: Entries<'a>,
     /// Names this write.
@@ -76,21 +81,22 @@ pub(crate) enum Answer {
 type Draft = (Member, Durability, Term, Body<'static>);
 
 impl Raft {
-    /// What is to be made durable and was not handed out yet: a new base, the hard state if it changed, and the next
-    /// entries, of at most `bytes_max` bytes ([`Entry::cost`](crate::Entry::cost)) but at least one. `None` if there is
+    /// What is to be made durable and was not handed out yet: a new base, the hard state if it changed, the end of a limit
+    /// when what ended it is durable, and the next entries, of at most `bytes_max` bytes ([`Entry::cost`](crate::Entry::cost)) but at least one. `None` if there is
     /// nothing.
     pub fn poll_persist(&mut self, bytes_max: usize) -> Option<Persist<'_>> {
-        if self.all_handed_out() {
+        if self.all_handed_out() && !self.is_lift_due() {
             return None;
         }
+        let limit = self.take_lifted();
         let (handed, last) = (self.log.handed(), self.log.last_index());
         let end = if handed < last { self.log.prefix(handed.next(), last, bytes_max).0 } else { handed };
         self.log.hand_out(end);
-        let base = core::mem::take(&mut self.flags.reset).then(|| self.base());
+        let base = self.flags.take(Flag::Reset).then(|| self.base());
         let hard = self.hard_state();
-        let hard_state = core::mem::take(&mut self.flags.hard_changed).then_some(hard);
+        let hard_state = self.flags.take(Flag::HardChanged).then_some(hard);
         let receipt = Receipt { generation: self.log.generation(), index: end, hard };
-        Some(Persist { base, hard_state, entries: self.log.slice(handed.next(), end), receipt })
+        Some(Persist { base, hard_state, limit, entries: self.log.slice(handed.next(), end), receipt })
     }
 
     /// The next message. A leader's appends are formed here, one after the other, from the log; entries are borrowed,
@@ -98,7 +104,11 @@ impl Raft {
     /// [`poll_persist`](Raft::poll_persist).
     pub fn poll_message(&mut self) -> Option<Outgoing<'_>> {
         if let State::Leader(leadership) = &mut self.state
-            && let Some(next) = leadership.next(self.seat, &self.log, self.commit, &self.settings)
+            && let Some(next) = {
+                let pages = self.rare.as_ref().map_or(&[][..], |rare| &rare.pages);
+                let members = self.configuration.members();
+                leadership.next((self.seat, members), (&self.log, pages), self.commit, &self.settings)
+            }
         {
             return Some(self.form(next));
         }
@@ -107,13 +117,17 @@ impl Raft {
     }
 
     /// The next entries to apply: committed, and durable here too, so that a state machine is never ahead of its log;
-    /// at most `bytes_max` bytes but at least one entry. Handed out counts as applied.
+    /// at most `bytes_max` bytes but at least one entry. Handed out counts as applied. Entries that are on disk alone come
+    /// when they were fetched ([`poll_fetch`](Raft::poll_fetch)).
     pub fn poll_committed(&mut self, bytes_max: usize) -> Option<Entries<'_>> {
         let last = self.commit.min(self.log.durable());
         if last <= self.applied {
             return None;
         }
         let first = self.applied.next();
+        if first <= self.log.floor().index {
+            return self.poll_fetched(last, bytes_max);
+        }
         self.applied = self.log.prefix(first, last, bytes_max).0;
         Some(self.log.slice(first, self.applied))
     }
@@ -139,7 +153,7 @@ impl Raft {
     pub(crate) fn owe_accepted(&mut self, matched: LogIndex) {
         let State::Follower(following) = &mut self.state else { return };
         following.accepted = following.accepted.max(matched);
-        self.flags.accepted_owed = true;
+        self.flags.raise(Flag::AcceptedOwed);
         let leader = self.leader;
         if let Some(rare) = &mut self.rare {
             let outdated = |rejected, to: Member| rejected <= matched && to.replica == leader;
@@ -150,7 +164,7 @@ impl Raft {
 
     /// Whether everything that answers depend on was handed out to be persisted.
     fn all_handed_out(&self) -> bool {
-        !self.flags.hard_changed && !self.flags.reset && self.log.handed() == self.log.last_index()
+        !self.flags.has(Flag::HardChanged) && !self.flags.has(Flag::Reset) && self.log.handed() == self.log.last_index()
     }
 
     fn next_request(&mut self) -> Option<Draft> {
@@ -165,7 +179,7 @@ impl Raft {
             }
             // A vote asked for is one's own vote given: durable first, or after a crash it could be given again.
             State::Candidate(ballot) if all => {
-                let body = Body::Vote { last: self.log.last(), transfer: self.flags.transfer };
+                let body = Body::Vote { last: self.log.last(), transfer: self.flags.has(Flag::Transfer) };
                 (ballot, Durability::AfterPersist, self.term, body)
             }
             State::Candidate(_) | State::Follower(_) | State::Leader(_) => return None,
@@ -179,21 +193,21 @@ impl Raft {
     }
 
     fn next_answer_to_leader(&mut self) -> Option<Draft> {
-        if !(self.flags.accepted_owed || self.flags.heartbeat_owed) || !self.all_handed_out() {
+        if !(self.flags.has(Flag::AcceptedOwed) || self.flags.has(Flag::HeartbeatOwed)) || !self.all_handed_out() {
             return None;
         }
         let State::Follower(following) = &self.state else { return None };
-        let body = if core::mem::take(&mut self.flags.accepted_owed) {
+        let body = if self.flags.take(Flag::AcceptedOwed) {
             Body::AppendAccepted { matched: following.accepted }
         } else {
-            self.flags.heartbeat_owed = false;
-            Body::HeartbeatAnswer { sent: following.heartbeat }
+            self.flags.lower(Flag::HeartbeatOwed);
+            Body::HeartbeatAnswer { sent: following.heartbeat, lost: self.is_limited() }
         };
         Some((self.leading(), Durability::AfterPersist, self.term, body))
     }
 
     fn next_answer(&mut self) -> Option<Draft> {
-        let all = self.all_handed_out();
+        let (all, lost) = (self.all_handed_out(), self.is_limited());
         let answers = &mut self.rare.as_mut()?.answers;
         let place = answers.iter().position(|answer| all || !answer.needs_disk())?;
         let answer = answers.remove(place);
@@ -205,9 +219,9 @@ impl Raft {
             Answer::PreVote { to, granted, term } => (to, term, Body::PreVoteAnswer { granted }),
             Answer::Vote { to, granted } => (to, self.term, Body::VoteAnswer { granted }),
             Answer::Rejected { to, rejected, last, hint } => {
-                (to, self.term, Body::AppendRejected { rejected, last, hint })
+                (to, self.term, Body::AppendRejected { rejected, last, hint, lost })
             }
-            Answer::Heartbeat { to, sent } => (to, self.term, Body::HeartbeatAnswer { sent }),
+            Answer::Heartbeat { to, sent } => (to, self.term, Body::HeartbeatAnswer { sent, lost: false }),
             Answer::NotMember { to, index } => (to, self.term, Body::NotMember { index }),
             Answer::Read { to, id, index } => (to, self.term, Body::ReadAnswer { id, index }),
         };
@@ -219,7 +233,11 @@ impl Raft {
         let (seat, body) = match next {
             Next::Heartbeat { seat, commit, sent } => (seat, Body::Heartbeat { commit, sent }),
             Next::Append { seat, previous, last } => {
-                let entries = self.log.slice(previous.next(), last);
+                let paged = last > previous && last <= self.log.floor().index;
+                let entries = match paged {
+                    true => self.fetched(self.configuration.members()[seat].replica, previous, last),
+                    false => self.log.slice(previous.next(), last),
+                };
                 (seat, Body::Append { previous: self.log.position(previous), commit: self.commit, entries })
             }
             Next::TimeoutNow { seat } => (seat, Body::TimeoutNow { last: self.log.last_index() }),

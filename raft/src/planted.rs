@@ -1,4 +1,4 @@
-//! Bugs that the simulator must find. Nothing of this is in an ordinary build: there [`planted`] is `false`, and what asks
+//! Bugs that the simulator, or the random schedules of a group, must find. Nothing of this is in an ordinary build: there [`planted`] is `false`, and what asks
 //! it compiles to nothing. With `--cfg raftyard_planted` one of them at a time is switched on by `plant`.
 //!
 //! Used by this crate, the log and the core, each where the line stands that the bug leaves out.
@@ -54,9 +54,13 @@ pub enum Bug {
     TombstoneDropped = 42,
     /// What a batch repeats of the one before is not looked at.
     EchoIgnored = 43,
+    /// A replica whose disk lost part of its log votes by what is left of it.
+    BoundIgnored = 29,
+    /// A replica whose disk lost everything votes as if it had never existed.
+    AmnesiaVotes = 30,
 }
 
-/// All of them.
+/// Those that the simulator must find.
 pub const BUGS: &[Bug] = &[
     Bug::ReadWithoutQuorum,
     Bug::ReadByOldRound,
@@ -82,6 +86,10 @@ pub const BUGS: &[Bug] = &[
     Bug::TombstoneDropped,
     Bug::EchoIgnored,
 ];
+
+/// Those that a group alone must have found (`raft/tests/protocol/random`): no simulated node opens a replica whose disk lost
+/// something.
+pub const BUGS_OF_LIMITS: &[Bug] = &[Bug::BoundIgnored, Bug::AmnesiaVotes];
 
 /// Whether a bug is switched on.
 #[cfg(not(raftyard_planted))]

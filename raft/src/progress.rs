@@ -22,7 +22,8 @@ pub(crate) enum Mode {
 /// What a leader knows of one peer.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    /// Invariant: the peer's durable log equals the leader's up to here, as the peer said in this term.
+    /// Invariant: the peer's durable log equals the leader's up to here, as the peer said in this term; unless its disk lost
+    /// entries since. Then it votes as if it had them.
     pub(crate) matched: LogIndex,
     /// The next entry to send. Invariant: above `matched`.
     pub(crate) next: LogIndex,
@@ -164,6 +165,11 @@ impl Progress {
             Mode::Snapshot if rejected >= self.next && agree.next() >= self.next => self.become_probe(),
             Mode::Snapshot => {}
         }
+    }
+
+    /// The peer's disk lost entries: nothing above `held` is known to be there. What was committed because it was stays so.
+    pub(crate) fn lost_entries(&mut self, held: LogIndex) {
+        self.matched = self.matched.min(held);
     }
 
     /// The link was lost. While probing nothing is assumed to arrive, so nothing changes then; a snapshot has a link of

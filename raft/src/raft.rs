@@ -6,7 +6,10 @@
 
 use crate::check::MessageError;
 use crate::configuration::Configuration;
+use crate::fetch::Page;
+use crate::flags::{Flag, Flags};
 use crate::leader::Leadership;
+use crate::limit::Limit;
 use crate::log::Log;
 use crate::message::{Body, Message, Sender};
 use crate::output::{Answer, Receipt};
@@ -30,7 +33,9 @@ use bytes::Bytes;
 /// 2. [`poll_persist`](Raft::poll_persist) until `None`, or until the batch is full: what must be made durable;
 /// 3. [`poll_message`](Raft::poll_message) until `None`: messages marked [`Durability::Now`] may leave at once, those
 ///    marked [`Durability::AfterPersist`] when everything handed out by step 2, in this turn and before, is durable;
-/// 4. [`poll_committed`](Raft::poll_committed) until `None`, or as much as the state machine takes.
+/// 4. [`poll_committed`](Raft::poll_committed) until `None`, or as much as the state machine takes;
+/// 5. [`poll_fetch`](Raft::poll_fetch) until `None`: what must be read from disk. Never anything while all entries are in
+///    memory, that is unless it was started with [paged](Restored::paged) ones or told to [`evict`](Raft::evict).
 ///
 /// When what a `poll_persist` handed out is durable, the caller says so with
 /// [`handle_persisted`](Raft::handle_persisted), which is an input of a later turn. Writes may be many at a time; they
@@ -116,25 +121,6 @@ pub struct Raft {
     pub(crate) flags: Flags,
 }
 
-/// What is yes or no of a replica.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Flags {
-    /// Term or vote changed since they were handed out.
-    pub(crate) hard_changed: bool,
-    /// A snapshot took the log's place since it was handed out.
-    pub(crate) reset: bool,
-    /// `accepted` is owed to this term's leader.
-    pub(crate) accepted_owed: bool,
-    /// This term's leader is owed an answer to its heartbeat.
-    pub(crate) heartbeat_owed: bool,
-    /// It campaigns because its leader asked for it.
-    pub(crate) transfer: bool,
-    /// It was told that it is no member any more, and campaigns no more until a leader speaks to it.
-    pub(crate) quiet: bool,
-    /// It led and could commit nothing: it lets others try first.
-    pub(crate) sits_out: bool,
-}
-
 /// What few replicas have at a time. Kept apart, so that an idle one is small.
 #[derive(Debug, Default)]
 pub(crate) struct Rare {
@@ -153,6 +139,12 @@ pub(crate) struct Rare {
     pub(crate) forced: Option<Configuration>,
     /// The leader, if it is no member by the configuration here.
     pub(crate) outsider: Option<Member>,
+    /// Entries asked for that are on disk alone, at most one piece for each purpose.
+    pub(crate) pages: Vec<Page>,
+    /// What it may not do, because its disk lost something.
+    pub(crate) limit: Limit,
+    /// The limit has ended, by what the log has up to here, and that is still to be made durable.
+    pub(crate) lifted: Option<LogIndex>,
 }
 
 /// What a replica is, with what only that role needs.
@@ -220,7 +212,8 @@ impl Raft {
     ) -> Result<Raft, RestoreError> {
         settings.validate()?;
         let changes = restored.check()?;
-        let Restored { hard_state, base, entries, applied, promised_for } = restored;
+        let applied = restored.machine.as_ref().map_or(restored.applied, |machine| machine.position.index);
+        let Restored { hard_state, base, paged, entries, applied: _, machine, limit, promised_for } = restored;
         let mut raft = Raft {
             group,
             replica,
@@ -228,7 +221,7 @@ impl Raft {
             configuration: base.configuration,
             configuration_index: base.configuration_index,
             settings,
-            log: Log::restore(base.position, entries),
+            log: Log::restore(base.position, &paged.terms, paged.last, entries),
             term: hard_state.term,
             vote: hard_state.vote.unwrap_or_default(),
             state: State::Follower(Following::default()),
@@ -248,8 +241,24 @@ impl Raft {
             priority: 0,
             flags: Flags::default(),
         };
-        for (index, configuration) in changes {
+        for (index, configuration) in paged.configurations.into_iter().chain(changes) {
             raft.adopt(index, Arc::new(configuration));
+        }
+        if let Some(machine) = machine.filter(|machine| !raft.log.contains(machine.position)) {
+            if machine.position.term > raft.term {
+                // A snapshot whose leader's term got lost with it: nothing was said in that term.
+                raft.enter_term(machine.position.term);
+            }
+            raft.begin_after(machine);
+        }
+        if limit != Limit::None {
+            raft.rare().limit = limit;
+            raft.lift_by_base(now, raft.log.base());
+            raft.lift_by_append(now, raft.log.base().index);
+        }
+        if limit == Limit::Amnesia {
+            // It says nothing any more, not even to its disk.
+            raft.flags = Flags::default();
         }
         raft.reset_deadline(now);
         Ok(raft)
@@ -260,6 +269,10 @@ impl Raft {
     /// # Errors
     /// A message that no correct replica of this group sends to this one is refused and changes nothing.
     pub fn handle_message(&mut self, now: Instant, from: Sender, message: Message<'_>) -> Result<(), MessageError> {
+        let asks = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
+        if self.limit() == Limit::Amnesia && !(asks && planted(Bug::AmnesiaVotes)) {
+            return Ok(());
+        }
         self.check(from, &message)?;
         let peer = Member { replica: message.from, node: from.node };
         if message.body.is_for_leaders() && self.configuration.seat(peer.replica).is_none() {
@@ -271,7 +284,7 @@ impl Raft {
             Body::PreVote { last, priority } => self.handle_pre_vote(now, peer, message.term, last, priority),
             Body::PreVoteAnswer { granted: true } => self.handle_pre_vote_granted(now, peer, message.term),
             Body::NotMember { index } => self.handle_not_member(index),
-            Body::HeartbeatAnswer { sent } if planted(Bug::OldTermCounts) && message.term < self.term => {
+            Body::HeartbeatAnswer { sent, .. } if planted(Bug::OldTermCounts) && message.term < self.term => {
                 self.handle_heartbeat_answer(peer.replica, sent, from.keeps_promises);
             }
             Body::AppendAccepted { matched } if planted(Bug::OldTermCounts) && message.term < self.term => {
@@ -304,7 +317,7 @@ impl Raft {
         if matches!(self.state, State::Leader(_)) {
             return self.check_leadership(now);
         }
-        self.flags.sits_out = false;
+        self.flags.lower(Flag::SitsOut);
         if self.campaign(now).is_err() {
             self.reset_deadline(now);
         }
@@ -387,8 +400,15 @@ impl Raft {
             }
             Body::TimeoutNow { last } => self.handle_timeout_now(now, peer, last),
             Body::AppendAccepted { matched } => self.handle_append_accepted(peer.replica, matched),
-            Body::AppendRejected { rejected, hint, .. } => self.handle_append_rejected(peer.replica, rejected, hint),
-            Body::HeartbeatAnswer { sent } => self.handle_heartbeat_answer(peer.replica, sent, keeps_promises),
+            Body::AppendRejected { rejected, hint, lost, .. } => {
+                self.handle_append_rejected(peer.replica, rejected, hint, lost);
+            }
+            Body::HeartbeatAnswer { sent, lost } => {
+                if let Some(peer) = self.peer(peer.replica) {
+                    peer.probe |= lost;
+                }
+                self.handle_heartbeat_answer(peer.replica, sent, keeps_promises);
+            }
             Body::ReadRequest { id } => self.handle_read_request(now, peer, id),
             Body::ReadAnswer { id, index } => self.handle_read_answer(id, index),
             // A refusal; if its term was higher, it has already done its work. The others never come here.
@@ -422,7 +442,8 @@ impl Rare {
     fn is_empty(&self) -> bool {
         let nothing_owed = self.answers.is_empty() && self.asked.is_empty() && self.asking.is_none();
         let nothing_planned = self.transfer.is_none() && self.forced.is_none() && self.outsider.is_none();
-        nothing_owed && nothing_planned && self.former.is_empty()
+        let intact = self.limit == Limit::None && self.lifted.is_none();
+        nothing_owed && nothing_planned && intact && self.former.is_empty() && self.pages.is_empty()
     }
 }
 

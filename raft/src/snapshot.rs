@@ -5,7 +5,9 @@
 //! log has beyond it.
 
 use crate::configuration::Configuration;
+use crate::flags::Flag;
 use crate::raft::Raft;
+use crate::restore::Base;
 use crate::types::{Instant, LogIndex, LogPosition, ReplicaId};
 use alloc::sync::Arc;
 
@@ -77,22 +79,30 @@ impl Raft {
         configuration_index: LogIndex,
     ) {
         if last.index <= self.commit {
+            self.lift_by_base(now, last);
             return self.owe_accepted(self.commit);
         }
         if self.log.contains(last) {
             self.commit_to(last.index);
+            self.lift_by_base(now, last);
             return self.owe_accepted(last.index);
         }
-        self.log.reset(last);
-        self.flags.reset = true;
-        self.commit = last.index;
-        self.applied = last.index;
+        let configuration = Arc::new(configuration.clone());
+        self.begin_after(Base { position: last, configuration, configuration_index });
+        self.lift_by_base(now, last);
+        self.reset_deadline(now);
+        self.owe_accepted(last.index);
+    }
+
+    /// The log goes on after a state that holds everything up to `base`, whatever it had.
+    pub(crate) fn begin_after(&mut self, base: Base) {
+        self.log.reset(base.position);
+        self.flags.raise(Flag::Reset);
+        (self.commit, self.applied) = (base.position.index, base.position.index);
         if let Some(rare) = &mut self.rare {
             rare.former.clear();
         }
-        self.set_configuration(configuration_index, Arc::new(configuration.clone()));
+        self.set_configuration(base.configuration_index, base.configuration);
         self.tidy();
-        self.reset_deadline(now);
-        self.owe_accepted(last.index);
     }
 }

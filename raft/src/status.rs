@@ -109,10 +109,10 @@ impl Raft {
         self.configuration_index
     }
 
-    /// Bytes of all entries in memory ([`Entry::cost`](crate::Entry::cost)).
+    /// Bytes of all entries in memory ([`Entry::cost`](crate::Entry::cost)), those fetched from disk too.
     #[must_use]
     pub fn log_bytes(&self) -> usize {
-        self.log.bytes()
+        self.log.bytes() + self.fetched_bytes()
     }
 
     /// Term of the entry at `index`; `None` if there is none, or the log no longer knows it.
@@ -121,13 +121,14 @@ impl Raft {
         self.log.term(index).filter(|_| index > LogIndex(0))
     }
 
-    /// The entries from `first` to `last`, both included, as far as the log has them.
+    /// The entries from `first` to `last`, both included, as far as the log has them in memory
+    /// ([`first_in_memory`](Raft::first_in_memory)).
     #[must_use]
     pub fn entries(&self, first: LogIndex, last: LogIndex) -> Entries<'_> {
         self.log.slice(first, last)
     }
 
-    /// Bytes of the entries above the commit index. Free for a leader; others count.
+    /// Bytes of the entries above the commit index, as far as they are in memory. Free for a leader; others count.
     #[must_use]
     pub fn uncommitted_bytes(&self) -> usize {
         match &self.state {

@@ -36,6 +36,15 @@ pub enum Mail {
         /// Who waits: answered when the creation is durable.
         reply: Reply<Result<(), CreateGroupError>>,
     },
+    /// Remove this node's replica of a group for good.
+    RemoveGroup {
+        /// The group.
+        group: GroupId,
+        /// Even if it still is a member: for the others that is as if this node's disk were lost.
+        anyway: bool,
+        /// Who waits: answered when the removal is durable.
+        reply: Reply<Result<(), RemoveError>>,
+    },
     /// Ask the state machine.
     Read {
         /// Of which group.
@@ -157,6 +166,7 @@ impl From<Unknown> for Unavailable {
         match why {
             Unknown::WalFailed => Unavailable::WalFailed,
             Unknown::GroupFailed => Unavailable::GroupFailed,
+            Unknown::GroupRemoved => Unavailable::NoSuchGroup,
             Unknown::Stopped | Unknown::TimedOut | Unknown::LeaderChanged => Unavailable::Stopped,
         }
     }
@@ -343,6 +353,9 @@ pub enum NotProposed {
     /// Another leader's entry took its place in the log.
     #[error("another leader's entry took its place")]
     Superseded,
+    /// The disk of the core's log is full. Reads go on, and this ends by itself when there is room again.
+    #[error("the disk of this core's write-ahead log is full; make room, it goes on by itself")]
+    DiskFull,
     /// The core's log failed; it takes nothing more.
     #[error("this core's write-ahead log failed; see the node's log")]
     WalFailed,
@@ -372,6 +385,9 @@ pub enum Unknown {
     /// The group failed with the proposal under way.
     #[error("the group failed on this node; see its status")]
     GroupFailed,
+    /// The group was removed from this node with the proposal under way.
+    #[error("the group was removed from this node")]
+    GroupRemoved,
 }
 
 /// A named limit that was reached.
@@ -431,12 +447,40 @@ pub enum CreateGroupError {
     /// The core's mailbox is full. Try again later.
     #[error("overloaded: the core's mailbox (mailbox_max) is full; try again later")]
     Overloaded,
+    /// The disk of the core's log is full.
+    #[error("the disk of this core's write-ahead log is full; make room, then try again")]
+    DiskFull,
+    /// The replica, or a later one of the group, was on this node before and was removed.
+    #[error("replica {replica} of group {group} was removed from this node, and a replica id is never used twice")]
+    Removed {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+    },
     /// The core's log failed. The group may exist after a restart.
     #[error("this core's write-ahead log failed; the group may exist after a restart")]
     WalFailed,
     /// The node is shutting down, or its core ended. The group may exist after a restart.
     #[error("the node stopped; the group may exist after a restart")]
     Stopped,
+}
+
+/// Why a group was not removed from this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RemoveError {
+    /// By what this node knows to be committed its replica still belongs to the group. Change the members first, or
+    /// remove it anyway, as if its disk were lost.
+    #[error("replica {replica} is a member of group {group}; change the members first, or remove it anyway")]
+    Member {
+        /// The group.
+        group: GroupId,
+        /// The replica.
+        replica: ReplicaId,
+    },
+    /// The group can't be asked.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
 }
 
 /// An answer on its way out of the core. The core itself wakes nobody.
@@ -446,6 +490,8 @@ pub enum Answer {
     Propose(Reply<Result<Applied, ProposeError>>, Result<Applied, ProposeError>),
     /// To [`Mail::CreateGroup`] and [`Mail::JoinGroup`].
     CreateGroup(Reply<Result<(), CreateGroupError>>, Result<(), CreateGroupError>),
+    /// To [`Mail::RemoveGroup`].
+    RemoveGroup(Reply<Result<(), RemoveError>>, Result<(), RemoveError>),
     /// To [`Mail::Read`].
     Read(Reply<Result<ReadAnswer, ReadError>>, Result<ReadAnswer, ReadError>),
     /// To [`Mail::TransferLeadership`].
@@ -468,6 +514,7 @@ impl Answer {
         match self {
             Answer::Propose(reply, result) => drop(reply.send(result)),
             Answer::CreateGroup(reply, result) => drop(reply.send(result)),
+            Answer::RemoveGroup(reply, result) => drop(reply.send(result)),
             Answer::Read(reply, result) => drop(reply.send(result)),
             Answer::Transfer(reply, result) => drop(reply.send(result)),
             Answer::Change(reply, result) => drop(reply.send(result)),

@@ -302,6 +302,7 @@ fn not_proposed_name(why: NotProposed) -> &'static str {
         NotProposed::TooLarge { .. } => "too_large",
         NotProposed::Transferring => "transferring",
         NotProposed::Superseded => "superseded",
+        NotProposed::DiskFull => "disk_full",
         NotProposed::WalFailed => "wal_failed",
         NotProposed::GroupFailed => "group_failed",
         NotProposed::ShuttingDown => "shutting_down",
@@ -315,6 +316,7 @@ fn unknown_name(why: Unknown) -> &'static str {
         Unknown::Stopped => "unknown_stopped",
         Unknown::WalFailed => "unknown_wal_failed",
         Unknown::GroupFailed => "unknown_group_failed",
+        Unknown::GroupRemoved => "unknown_group_removed",
     }
 }
 

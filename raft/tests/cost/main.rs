@@ -5,7 +5,7 @@ mod counting;
 mod replicas;
 
 use bytes::Bytes;
-use raftyard_raft::{Body, Instant, Raft, Role};
+use raftyard_raft::{Body, Instant, LogIndex, Raft, Role};
 use replicas::{Replicas, Shared};
 
 #[global_allocator]
@@ -34,6 +34,25 @@ fn an_idle_replica_is_small() {
     println!("{} bytes inline; a leader takes {leader}, a follower {follower}", size_of::<Raft>());
     assert!(leader <= IDLE_REPLICA_BYTES_MAX, "an idle leader takes {leader} bytes");
     assert!(follower <= IDLE_REPLICA_BYTES_MAX, "an idle follower takes {follower} bytes");
+}
+
+/// As after a start, or when memory was wanted: its log is on disk alone.
+#[test]
+fn an_idle_replica_whose_log_is_on_disk_is_small() {
+    let shared = Shared::default();
+    let mut replicas = Replicas::elected(1, &shared);
+    replicas.propose((0..3).map(|_| Bytes::from_static(b"x")));
+    for _ in 0..3 {
+        replicas.beat();
+    }
+    for replica in &mut replicas.0 {
+        assert!(replica.raft.evict(LogIndex(4)) > 0 && replica.raft.log_bytes() == 0);
+        assert_eq!((replica.raft.poll_fetch(), replica.raft.first_in_memory()), (None, LogIndex(5)));
+    }
+    assert_eq!(replicas.applied(), [4; 3]);
+    let [leader, follower] = replicas.sizes();
+    println!("with its log on disk a leader takes {leader}, a follower {follower}");
+    assert!(leader.max(follower) <= IDLE_REPLICA_BYTES_MAX);
 }
 
 #[test]

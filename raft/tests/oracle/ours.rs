@@ -84,7 +84,8 @@ impl Replica for Ours {
     fn start(&mut self, now: Instant, applied: LogIndex, seed: u64) {
         let Disk { hard, entries } = self.disk.clone();
         let base = Base::initial(Arc::clone(&self.configuration));
-        let restored = Restored { hard_state: hard, base, entries, applied, promised_for: Duration::ZERO };
+        let fresh = Restored::fresh(base.configuration.clone());
+        let restored = Restored { hard_state: hard, base, entries, applied, ..fresh };
         let settings = Arc::clone(&self.settings);
         let raft = Raft::new(GROUP, ReplicaId(self.id as u64), restored, settings, now, seed);
         self.raft = Some(raft.expect("a disk that was written by this crate opens"));

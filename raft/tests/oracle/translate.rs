@@ -31,14 +31,14 @@ pub(crate) fn to_ours(message: &eraftpb::Message, serial: u64) -> Option<Owned> 
         }
         MessageType::MsgAppendResponse if message.reject => {
             let hint = LogPosition { index: LogIndex(message.reject_hint), term: Term(message.log_term) };
-            Body::AppendRejected { rejected: LogIndex(message.index), last: hint.index, hint }
+            Body::AppendRejected { rejected: LogIndex(message.index), last: hint.index, hint, lost: false }
         }
         MessageType::MsgAppendResponse => Body::AppendAccepted { matched: LogIndex(message.index) },
         MessageType::MsgHeartbeat => Body::Heartbeat { commit: LogIndex(message.commit), sent: Instant(serial) },
         MessageType::MsgHeartbeatResponse => {
             // Only a heartbeat of ours has a moment to echo; a late one to a leader of theirs that was here isn't.
             let sent = <[u8; 8]>::try_from(&*message.context).ok()?;
-            Body::HeartbeatAnswer { sent: Instant(u64::from_le_bytes(sent)) }
+            Body::HeartbeatAnswer { sent: Instant(u64::from_le_bytes(sent)), lost: false }
         }
         MessageType::MsgTimeoutNow => Body::TimeoutNow { last: LogIndex(0) },
         other => panic!("no replica of theirs says {other:?} here"),
@@ -91,7 +91,7 @@ pub(crate) fn to_theirs(message: &Message<'_>) -> Option<eraftpb::Message> {
             out.context = sent.0.to_le_bytes().to_vec().into();
             MessageType::MsgHeartbeat
         }
-        Body::HeartbeatAnswer { sent } => {
+        Body::HeartbeatAnswer { sent, .. } => {
             out.context = sent.0.to_le_bytes().to_vec().into();
             MessageType::MsgHeartbeatResponse
         }

@@ -1,35 +1,20 @@
 //! A group whose disks and network do exactly what the test says. Every step ends with a check of the invariants.
 
 use crate::clock::Clock;
+use crate::disk::{Disk, Saved};
 use crate::invariants::Invariants;
-use crate::packet::{Packet, list, members, position};
+use crate::packet::{Packet, list};
 use bytes::Bytes;
 use raftyard_raft::{
-    Base, CompactError, Configuration, Durability, Entry, GroupId, HardState, Instant, LogIndex, Member, MessageError,
-    NodeId, Persist, ProposeError, Raft, Receipt, ReplicaId, Restored, Role, Sender, Settings,
+    Base, CompactError, Configuration, ConfigurationEntry, Durability, Entry, EntryKind, Fetch, GroupId, Instant,
+    Limit, LogIndex, Member, MessageError, NodeId, Persist, ProposeError, Purpose, Raft, Receipt, ReplicaId, Restored,
+    Role, Sender, Settings,
 };
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) const GROUP: GroupId = GroupId(7);
-
-/// What is durable of one replica.
-#[derive(Clone, Debug)]
-pub(crate) struct Disk {
-    pub(crate) base: Base,
-    pub(crate) hard: HardState,
-    /// The entries after the base.
-    pub(crate) entries: Vec<Entry>,
-}
-
-/// What one write makes durable.
-#[derive(Clone, Debug)]
-struct Saved {
-    base: Option<Base>,
-    hard: Option<HardState>,
-    entries: Vec<Entry>,
-}
 
 /// A write under way: not durable until it completes, and nothing that waits for it has left.
 #[derive(Debug)]
@@ -52,6 +37,19 @@ pub(crate) struct Replica {
     /// Its node keeps the promises of its heartbeat answers over a restart.
     pub(crate) keeps_promises: bool,
     writes: VecDeque<Write>,
+    /// What it wants to read, and what was read of that already.
+    pub(crate) fetches: Vec<(Fetch, Option<Vec<Entry>>)>,
+}
+
+/// What a replica is started with, beside what its disk holds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Start {
+    /// What its state machine still holds; at least what is known to be durable of it.
+    pub(crate) applied: LogIndex,
+    /// Its entries up to here stay on disk.
+    pub(crate) paged: LogIndex,
+    /// It is told where its state machine is, also if it need not be.
+    pub(crate) with_machine: bool,
 }
 
 /// A group of replicas, named from 1; replica n is on node n.
@@ -73,6 +71,10 @@ pub(crate) struct Cluster {
     pub(crate) persist: (usize, usize),
     /// Most bytes of entries that are applied at a time.
     pub(crate) apply: usize,
+    /// What is fetched is read when it is asked for, and not when it is answered.
+    pub(crate) reads_early: bool,
+    /// Who belonged to the group when it began.
+    initial: Arc<Configuration>,
     settings: Arc<Settings>,
     seed: u64,
 }
@@ -96,6 +98,17 @@ pub(crate) fn fresh(count: usize) -> Vec<Option<Disk>> {
     (0..count).map(|_| Some(Disk::fresh(configuration.clone()))).collect()
 }
 
+impl Replica {
+    /// Its whole log after the base: what it left to the disk, and what it has in memory.
+    pub(crate) fn log(&self) -> Vec<&Entry> {
+        let Some(raft) = &self.raft else { return Vec::new() };
+        let (base, memory) = (raft.base().position.index, raft.first_in_memory());
+        let paged = self.disk.entries.iter().filter(|entry| entry.index > base && entry.index < memory);
+        let (left, right) = raft.entries(LogIndex(1), raft.last().index);
+        paged.chain(left).chain(right).collect()
+    }
+}
+
 impl Cluster {
     /// Replicas with these disks; those without are created later, by [`join`](Cluster::join).
     pub(crate) fn new(disks: Vec<Option<Disk>>, settings: Settings, seed: u64) -> Cluster {
@@ -112,7 +125,9 @@ impl Cluster {
             clock: *clock,
             keeps_promises: true,
             writes: VecDeque::new(),
+            fetches: Vec::new(),
         };
+        let initial = disks.iter().flatten().next().map(|disk| Arc::clone(&disk.base.configuration));
         let mut cluster = Cluster {
             invariants: Invariants::new(disks.len()),
             replicas: disks.into_iter().zip(clocks).map(replica).collect(),
@@ -123,6 +138,8 @@ impl Cluster {
             trace: None,
             persist: (usize::MAX, usize::MAX),
             apply: usize::MAX,
+            reads_early: false,
+            initial: initial.expect("a group has replicas"),
             settings: Arc::new(settings),
             seed,
         };
@@ -167,19 +184,52 @@ impl Cluster {
         self.restart(id, LogIndex(0));
     }
 
-    /// Starts a replica from its disk. `applied`: what its state machine still holds; at least what the log's base says.
+    /// Starts a replica from its disk, with all its entries in memory.
     pub(crate) fn restart(&mut self, id: usize, applied: LogIndex) {
-        let Disk { base, hard, entries } = self.replica(id).disk.clone();
-        let applied = applied.max(base.position.index);
+        self.start(id, Start { applied, ..Start::default() });
+    }
+
+    /// Starts a replica from its disk.
+    pub(crate) fn start(&mut self, id: usize, Start { applied, paged, with_machine }: Start) {
+        let disk = self.replica(id).disk.clone();
+        let machine = match disk.machine.clone() {
+            durable if applied <= durable.position.index => durable,
+            _ => self.base_at(applied),
+        };
+        let applied = machine.position.index;
+        let must = applied > disk.last() || disk.limit != Limit::None;
         let keeps = self.settings.leases && self.replica(id).keeps_promises;
         let promised_for = if keeps { self.settings.promise_after_restart() } else { Duration::ZERO };
-        let restored = Restored { hard_state: hard, base, entries, applied, promised_for };
+        let (paged, entries) = disk.paged(paged);
+        let restored = Restored {
+            hard_state: disk.hard,
+            base: disk.base,
+            paged,
+            entries,
+            applied,
+            machine: (must || with_machine).then_some(machine),
+            limit: disk.limit,
+            promised_for,
+        };
         self.seed += 1;
         let (settings, now) = (self.settings.clone(), self.time(id));
         let raft = Raft::new(GROUP, ReplicaId(id as u64), restored, settings, now, self.seed).unwrap();
-        self.invariants.restarted(id, hard.term, applied);
+        self.invariants.restarted(id, disk.hard.term, applied);
         self.replicas[id - 1].raft = Some(raft);
         self.turn(id);
+    }
+
+    /// What a state machine holds that has applied everything up to `index`, which is committed.
+    pub(crate) fn base_at(&self, index: LogIndex) -> Base {
+        let committed = &self.invariants.committed[..index.0 as usize];
+        let Some(last) = committed.last() else { return Base::initial(Arc::clone(&self.initial)) };
+        let change = committed.iter().rfind(|entry| entry.kind == EntryKind::Configuration);
+        let held = change.map(|entry| ConfigurationEntry::decode(&entry.data).expect("an honest entry").configuration);
+        Base {
+            position: last.position(),
+            configuration: held.map_or_else(|| Arc::clone(&self.initial), Arc::new),
+            configuration_index: change.map_or(LogIndex(0), |entry| entry.index),
+        }
     }
 
     /// Takes a replica down. Of its writes under way the first `kept` have reached the disk, unreported. Says whether a
@@ -187,6 +237,7 @@ impl Cluster {
     pub(crate) fn crash(&mut self, id: usize, kept: usize) -> bool {
         let replica = &mut self.replicas[id - 1];
         let base = replica.raft.take().map(|raft| raft.base().position.index);
+        replica.fetches.clear();
         for write in std::mem::take(&mut replica.writes).into_iter().take(kept) {
             replica.disk.take(write.saved);
         }
@@ -204,6 +255,21 @@ impl Cluster {
         let raft = self.raft(id).expect("a replica that is down has no writes under way");
         raft.handle_persisted(write.receipt);
         self.invariants.learn(&self.replicas, id);
+    }
+
+    /// One of the fetches of a replica is answered with what its disk holds, or held: with at most `count` entries. Says
+    /// whether it could be read.
+    pub(crate) fn fetched(&mut self, id: usize, place: usize, count: usize) -> bool {
+        let (fetch, read) = self.replicas[id - 1].fetches.remove(place);
+        let mut entries = read.unwrap_or_else(|| self.replica(id).disk.read(&fetch));
+        entries.truncate(count.max(1));
+        let raft = self.raft(id).expect("a replica that is down asks for nothing");
+        let found = !entries.is_empty();
+        match found {
+            true => raft.handle_fetched(fetch, entries),
+            false => raft.handle_fetch_failed(fetch),
+        }
+        found
     }
 
     /// Gives a message to its receiver, which is not polled yet. One that is down loses it.
@@ -250,6 +316,7 @@ impl Cluster {
             self.poll_persist(id);
             self.poll_messages(id);
             self.poll_committed(id);
+            self.poll_fetch(id);
             self.invariants.check(&self.replicas, id);
         }
     }
@@ -259,8 +326,8 @@ impl Cluster {
         for _ in 0..writes_max {
             let raft = self.raft(id).expect("the caller checked");
             let Some(persist) = raft.poll_persist(bytes_max) else { break };
-            let Persist { base, hard_state: hard, entries: (left, right), receipt } = persist;
-            let saved = Saved { base, hard, entries: left.iter().chain(right).cloned().collect() };
+            let Persist { base, hard_state: hard, limit, entries: (left, right), receipt } = persist;
+            let saved = Saved { base, hard, limit, entries: left.iter().chain(right).cloned().collect() };
             self.note(|| format!("{id} writes {}", saved.describe()));
             self.replicas[id - 1].writes.push_back(Write { saved, receipt, waiting: Vec::new() });
         }
@@ -295,6 +362,23 @@ impl Cluster {
         }
     }
 
+    fn poll_fetch(&mut self, id: usize) {
+        while let Some(fetch) = self.raft(id).expect("the caller checked").poll_fetch() {
+            self.note(|| {
+                let purpose = match fetch.purpose {
+                    Purpose::Apply => "to apply".to_owned(),
+                    Purpose::Append(to) => format!("for {to}"),
+                };
+                format!("{id} fetches from {} up to {} {purpose}", fetch.first, fetch.last)
+            });
+            let read = self.reads_early.then(|| self.replica(id).disk.read(&fetch));
+            let replica = &mut self.replicas[id - 1];
+            let twice = replica.fetches.iter().any(|(other, _)| other.purpose == fetch.purpose);
+            assert!(!twice, "{id} fetches twice for one purpose: {fetch:?}");
+            replica.fetches.push((fetch, read));
+        }
+    }
+
     fn send(&mut self, packet: Packet) {
         self.invariants.sent(&self.replicas, &packet);
         if self.apart.contains(&packet.from()) != self.apart.contains(&packet.to()) {
@@ -313,59 +397,5 @@ impl Cluster {
         if let Some(trace) = &mut self.trace {
             trace.push(text());
         }
-    }
-}
-
-impl Disk {
-    pub(crate) fn fresh(configuration: Configuration) -> Disk {
-        Disk { base: Base::initial(Arc::new(configuration)), hard: HardState::default(), entries: Vec::new() }
-    }
-
-    /// The entry at `index`, if it is above the base and there.
-    pub(crate) fn entry(&self, index: LogIndex) -> Option<&Entry> {
-        let place = index.0.checked_sub(self.base.position.index.0 + 1)?;
-        self.entries.get(usize::try_from(place).ok()?)
-    }
-
-    /// Where its log ends.
-    pub(crate) fn last(&self) -> LogIndex {
-        LogIndex(self.base.position.index.0 + self.entries.len() as u64)
-    }
-
-    /// Whether it holds that entry, or a base that covers it.
-    pub(crate) fn holds(&self, entry: &Entry) -> bool {
-        entry.index <= self.base.position.index || self.entry(entry.index) == Some(entry)
-    }
-
-    /// The state machine holds everything up to `base`; the log begins there.
-    pub(crate) fn compact(&mut self, base: Base) {
-        let gone = base.position.index.0 - self.base.position.index.0;
-        self.entries.drain(..gone as usize);
-        self.base = base;
-    }
-
-    fn take(&mut self, saved: Saved) {
-        if let Some(base) = saved.base {
-            self.base = base;
-            self.entries.clear();
-        }
-        self.hard = saved.hard.unwrap_or(self.hard);
-        if let Some(first) = saved.entries.first() {
-            let before = (first.index.0 - self.base.position.index.0) as usize - 1;
-            assert!(before <= self.entries.len(), "a write leaves no gap");
-            self.entries.truncate(before);
-            self.entries.extend(saved.entries);
-        }
-    }
-}
-
-impl Saved {
-    fn describe(&self) -> String {
-        let vote = |hard: HardState| hard.vote.map_or_else(|| "nobody".to_owned(), |v| v.to_string());
-        let base = self.base.as_ref();
-        let base = base.map(|b| format!("base {} members {}", position(b.position), members(&b.configuration)));
-        let hard = self.hard.map(|h| format!("term {} vote {}", h.term, vote(h)));
-        let entries = (!self.entries.is_empty()).then(|| format!("[{}]", list((&self.entries, &[]))));
-        base.into_iter().chain(hard).chain(entries).collect::<Vec<_>>().join(" ")
     }
 }

@@ -1,6 +1,6 @@
 //! The commands of a scenario, each as words: its name, and what it is about. What they mean is told in `scenario`.
 
-use crate::cluster::{Cluster, member};
+use crate::cluster::{Cluster, Start, member};
 use crate::packet::Packet;
 use crate::random::settle;
 use crate::show;
@@ -48,7 +48,16 @@ pub(crate) fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Resu
         "crash" => {
             cluster.crash(number(words, 0)?, number(words, 1).unwrap_or(0));
         }
-        "restart" => cluster.restart(number(words, 0)?, LogIndex(number(words, 1).unwrap_or(0))),
+        "restart" => restart(cluster, words)?,
+        "lose" => lose(cluster, words)?,
+        "fetched" => {
+            let (id, count) = (number(words, 0)?, number(words, 1).unwrap_or(usize::MAX));
+            if cluster.replica(id).fetches.is_empty() {
+                return Err("it asks for nothing".to_owned());
+            }
+            cluster.fetched(id, 0, count);
+            cluster.turn(id);
+        }
         "persist" => {
             let id = number(words, 0)?;
             for _ in 0..number(words, 1).unwrap_or(1) {
@@ -63,6 +72,36 @@ pub(crate) fn command(cluster: &mut Cluster, name: &str, words: &[&str]) -> Resu
         }
     }
     Ok(said)
+}
+
+/// Starts a replica from its disk: `restart 1 [applied] [paged=3]`.
+fn restart(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
+    let id = number(words, 0)?;
+    let mut start = Start::default();
+    for word in &words[1..] {
+        let parse = |word: &str| word.parse().map(LogIndex).map_err(|_| format!("{word} is no number"));
+        match word.strip_prefix("paged=") {
+            Some(paged) => start.paged = parse(paged)?,
+            None => start.applied = parse(word)?,
+        }
+    }
+    cluster.start(id, start);
+    Ok(())
+}
+
+/// The disk of a replica that is down loses something: `lose 1 after=3 | writes=2 | all`.
+fn lose(cluster: &mut Cluster, words: &[&str]) -> Result<(), String> {
+    let id: usize = number(words, 0)?;
+    let initial = cluster.base_at(LogIndex(0)).configuration;
+    let disk = &mut cluster.replicas[id - 1].disk;
+    let (what, count) = words.get(1).map_or(("", ""), |word| word.split_once('=').unwrap_or((word, "")));
+    match (what, count.parse::<usize>()) {
+        ("after", Ok(index)) => disk.lose_after(LogIndex(index as u64)),
+        ("writes", Ok(back)) if back <= disk.former() => disk.lose_writes(back),
+        ("all", Err(_)) => disk.lose_all(&initial),
+        _ => return Err("after=index, writes=count or all is wanted".to_owned()),
+    }
+    Ok(())
 }
 
 /// The leader beats and everything is delivered and persisted, so many times.
@@ -123,6 +162,16 @@ fn on_replica(cluster: &mut Cluster, name: &str, id: usize, words: &[&str]) -> R
             let learners = words.first().and_then(|word| word.strip_prefix("learners="));
             let learners: Vec<Member> = ids(learners.unwrap_or(""))?.into_iter().map(member).collect();
             said.extend(raft.force_membership(now, learners).err().map(|error| format!("refused: {error}")));
+        }
+        "evict" => {
+            let freed = raft.evict(LogIndex(number(words, 0)?));
+            said.push(format!("{id} has its log in memory from {} on", raft.first_in_memory()));
+            said.extend((freed == 0).then(|| "that frees nothing".to_owned()));
+        }
+        "unread" => {
+            let fetches = &mut cluster.replicas[id - 1].fetches;
+            let (fetch, _) = (!fetches.is_empty()).then(|| fetches.remove(0)).ok_or("it asks for nothing")?;
+            cluster.raft(id).ok_or("it is down")?.handle_fetch_failed(fetch);
         }
         "compact" => {
             let compacted = cluster.compact(id, LogIndex(number(words, 0)?));

@@ -1,13 +1,15 @@
 //! Messages that no correct replica sends: whatever a peer says, a replica never panics, and what it refuses changes
 //! nothing.
 
-use crate::cluster::{Cluster, Disk, GROUP, fresh, settings};
+use crate::cluster::{Cluster, GROUP, fresh, settings};
 use crate::dice::Dice;
+use crate::disk::Disk;
 use crate::random::settle;
 use bytes::Bytes;
 use raftyard_raft::{
-    Body, Configuration, ConfigurationEntry, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, Member,
-    MemberChange, Message, MessageError, NodeId, Raft, ReadTicket, Receipt, ReplicaId, Role, Sender, Settings, Term,
+    Body, Configuration, ConfigurationEntry, Entry, EntryKind, Fetch, GroupId, Instant, Limit, LogIndex, LogPosition,
+    Member, MemberChange, Message, MessageError, NodeId, Raft, ReadTicket, Receipt, ReplicaId, Role, Sender, Settings,
+    Term,
 };
 
 /// A number that is likely to hurt: near what the replica holds, or at an end of the range.
@@ -72,8 +74,10 @@ fn body<'a>(dice: &mut Dice, raft: &Raft, previous: LogPosition, entries: &'a [E
         3 => Body::VoteAnswer { granted },
         4..8 => Body::Append { previous, commit: index(dice), entries: entries.split_at(entries.len() / 2) },
         8 | 9 => Body::AppendAccepted { matched: index(dice) },
-        10 => Body::AppendRejected { rejected: index(dice), last: index(dice), hint: position(dice, raft) },
-        11 => Body::HeartbeatAnswer { sent: Instant(number(dice)) },
+        10 => {
+            Body::AppendRejected { rejected: index(dice), last: index(dice), hint: position(dice, raft), lost: granted }
+        }
+        11 => Body::HeartbeatAnswer { sent: Instant(number(dice)), lost: granted },
         12 => Body::TimeoutNow { last: index(dice) },
         13 => Body::NotMember { index: index(dice) },
         14 => Body::ReadRequest { id: number(dice) },
@@ -115,6 +119,11 @@ fn start(seed: u64) -> Cluster {
     let mut disks = fresh(3);
     if seed.is_multiple_of(5) {
         disks[0] = Some(Disk::fresh(Configuration::joining()));
+    }
+    if let (Some(disk), 3 | 5) = (&mut disks[0], seed % 7) {
+        let bound = LogPosition { index: LogIndex(4), term: Term(2) };
+        disk.limit = if seed % 7 == 3 { Limit::Bound(bound) } else { Limit::Amnesia };
+        disk.hard.term = Term(2);
     }
     let leases = seed.is_multiple_of(2);
     Cluster::new(disks, Settings { leases, ..settings() }, seed)
@@ -176,6 +185,7 @@ fn command(dice: &mut Dice, raft: &mut Raft, now: Instant, tickets: &mut Vec<Rea
             let _ = raft.force_membership(now, vec![learner; dice.below(3)]);
         }
         16 if dice.once_in(4) => raft.step_down(now),
+        17 => drop(raft.evict(index(dice))),
         _ => {}
     }
     let _ = raft.lease_read(now);
@@ -201,6 +211,25 @@ fn turn(dice: &mut Dice, raft: &mut Raft, receipts: &mut Vec<Receipt>, slow: usi
         }
     }
     while raft.poll_committed(100).is_some() {}
+    while let Some(fetch) = raft.poll_fetch() {
+        // Its own disk lies too, at times about what nobody asked.
+        let mut other: Fetch = fetch;
+        (other.first, other.last) = (LogIndex(1), index(dice));
+        for fetch in [fetch, other] {
+            match dice.below(3) {
+                0 => raft.handle_fetch_failed(fetch),
+                1 => {
+                    let term = raft.entry_term(fetch.first).unwrap_or_default();
+                    let previous = LogPosition { index: fetch.first.previous(), term };
+                    raft.handle_fetched(fetch, entries(dice, previous));
+                }
+                _ => {}
+            }
+        }
+        if dice.once_in(2) {
+            break;
+        }
+    }
 }
 
 /// `RAFTYARD_HOSTILE=n` sends garbage to so many replicas.
@@ -295,11 +324,11 @@ fn lies_are_told_apart() {
     let error = MessageError::BeyondLog { index: LogIndex(9), last: LogIndex(2) };
     assert_eq!(tell(2, 1, term, Body::Heartbeat { commit: LogIndex(9), sent: now }), error);
     assert_eq!(tell(1, 2, term, Body::AppendAccepted { matched: LogIndex(9) }), error);
-    let answer = Body::HeartbeatAnswer { sent: Instant(0) };
+    let answer = Body::HeartbeatAnswer { sent: Instant(0), lost: false };
     assert_eq!(tell(2, 2, term, answer), MessageError::NoPeer(ReplicaId(2)));
     assert_eq!(tell(2, 0, term, answer), MessageError::NoPeer(ReplicaId(0)));
     assert_eq!(tell(2, 1, Term(u64::MAX), answer), MessageError::OutOfRange);
-    let future = Body::HeartbeatAnswer { sent: Instant(now.0 + 1) };
+    let future = Body::HeartbeatAnswer { sent: Instant(now.0 + 1), lost: false };
     assert_eq!(tell(1, 2, term, future), MessageError::OutOfRange, "nobody heard it yet");
     assert_eq!(tell(2, 1, term, Body::Vote { last: at(0, 1), transfer: false }), MessageError::OutOfRange);
     let garbage = [Entry { kind: EntryKind::Configuration, ..entry(3, 1) }];

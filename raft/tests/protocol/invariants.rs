@@ -62,26 +62,29 @@ impl Invariants {
         if let Some(raft) = &replicas[id - 1].raft
             && raft.commit().0 > self.committed.len() as u64
         {
-            self.check_commit(replicas, raft);
+            self.check_commit(replicas, id);
         }
     }
 
     /// Checks a replica after its turn.
     pub(crate) fn check(&mut self, replicas: &[Replica], id: usize) {
-        let Replica { raft: Some(raft), disk, .. } = &replicas[id - 1] else { return };
-        self.check_log(raft);
-        check_configuration(raft);
-        self.check_commit(replicas, raft);
+        let replica = &replicas[id - 1];
+        let Replica { raft: Some(raft), disk, .. } = replica else { return };
+        let log = replica.log();
+        self.check_log(raft, &log);
+        check_configuration(raft, &log);
+        self.check_commit(replicas, id);
         assert!(raft.applied() <= raft.commit().min(raft.durable()), "{id} applied what is not committed and durable");
         // What the replica takes for durable is on its disk, entry by entry. A snapshot's base is still on its way there.
-        let durable = raft.entries(LogIndex(1), raft.durable());
-        for entry in durable.0.iter().chain(durable.1) {
+        for entry in log.into_iter().take_while(|entry| entry.index <= raft.durable()) {
             assert!(disk.holds(entry), "{id} takes {entry:?} for durable, which is not on its disk");
         }
         let seen = &mut self.seen[id - 1];
         assert!(raft.term() >= seen.0 && raft.commit() >= seen.1, "{id} went back in term or commit");
         *seen = (raft.term(), raft.commit());
         if raft.role() == Role::Leader {
+            let open = raft.commit() < raft.last().index || raft.uncommitted_bytes() == 0;
+            assert!(open, "{id} counts {} bytes as uncommitted, but nothing is", raft.uncommitted_bytes());
             self.check_leader(raft, id);
         }
     }
@@ -99,8 +102,7 @@ impl Invariants {
 
     /// Entries leave for a state machine in order, each once since its start.
     pub(crate) fn apply(&mut self, replicas: &[Replica], id: usize, entries: &[Entry]) {
-        let raft = replicas[id - 1].raft.as_ref().expect("only a replica that is up applies");
-        self.check_commit(replicas, raft);
+        self.check_commit(replicas, id);
         for entry in entries {
             assert_eq!(entry.index, self.applied[id - 1].next(), "{id} applies out of order");
             assert_eq!(entry, &self.committed[entry.index.0 as usize - 1], "{id} applies something else");
@@ -137,11 +139,12 @@ impl Invariants {
         }
     }
 
-    fn check_log(&mut self, raft: &Raft) {
-        let (left, right) = raft.entries(LogIndex(1), raft.last().index);
+    fn check_log(&mut self, raft: &Raft, log: &[&Entry]) {
         let mut before = raft.base().position;
-        for entry in left.iter().chain(right) {
+        assert_eq!(raft.last(), log.last().map_or(before, |last| last.position()), "the log is whole");
+        for entry in log.iter().copied() {
             assert_eq!(entry.index, before.index.next());
+            assert_eq!(raft.entry_term(entry.index), Some(entry.term), "it knows the terms of what is on disk");
             assert!(entry.term >= before.term && entry.term <= raft.term());
             let (first, term) = self.entries.entry(entry.position()).or_insert_with(|| (entry.clone(), before.term));
             assert!(first == entry && *term == before.term, "logs that agree at {:?} differ before", entry.position());
@@ -149,10 +152,10 @@ impl Invariants {
         }
     }
 
-    fn check_commit(&mut self, replicas: &[Replica], raft: &Raft) {
-        let (left, right) = raft.entries(LogIndex(1), raft.commit());
+    fn check_commit(&mut self, replicas: &[Replica], id: usize) {
+        let Some(raft) = &replicas[id - 1].raft else { return };
         let known = self.committed.len();
-        for entry in left.iter().chain(right) {
+        for entry in replicas[id - 1].log().into_iter().take_while(|entry| entry.index <= raft.commit()) {
             match self.committed.get(entry.index.0 as usize - 1) {
                 Some(committed) => assert_eq!(committed, entry, "what is committed changed"),
                 None => {
@@ -164,7 +167,7 @@ impl Invariants {
         }
         if let Some(last) = self.committed.get(known..).and_then(<[Entry]>::last) {
             let holds = |id: raftyard_raft::ReplicaId| {
-                replicas.get(id.0 as usize - 1).is_some_and(|replica| replica.disk.holds(last))
+                replicas.get(id.0 as usize - 1).is_some_and(|replica| replica.disk.stands_for(last))
             };
             assert!(raft.configuration().has_quorum(holds), "{last:?} is committed but not on a majority of disks");
         }
@@ -186,9 +189,8 @@ impl Invariants {
 }
 
 /// A replica goes by the last configuration in its log, committed or not, and by none that isn't there.
-fn check_configuration(raft: &Raft) {
-    let (left, right) = raft.entries(LogIndex(1), raft.last().index);
-    let last = right.iter().rev().chain(left.iter().rev()).find(|entry| entry.kind == EntryKind::Configuration);
+fn check_configuration(raft: &Raft, log: &[&Entry]) {
+    let last = log.iter().rev().find(|entry| entry.kind == EntryKind::Configuration);
     let index = raft.configuration_index();
     match last {
         None => assert!(index <= raft.base().position.index, "{index} brought no configuration"),

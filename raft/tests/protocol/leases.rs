@@ -81,7 +81,7 @@ fn a_lease_counts_from_when_a_heartbeat_left_and_not_from_its_name() {
     }
     let sent = named.unwrap();
     assert_eq!(sent, Instant(now.0 + 9));
-    answer(&mut raft, now, Body::HeartbeatAnswer { sent });
+    answer(&mut raft, now, Body::HeartbeatAnswer { sent, lost: false });
     let end = now.after(settings().lease());
     assert_eq!(raft.lease_read(Instant(end.0 - 1)), Ok(LogIndex(1)));
     assert_eq!(raft.lease_read(end), Err(ReadError::NoLease));

@@ -8,10 +8,13 @@ mod cluster;
 mod commands;
 #[path = "../shared/dice.rs"]
 mod dice;
+mod disk;
 mod hostile;
 mod invariants;
 mod leases;
+mod limits;
 mod packet;
+mod pages;
 mod random;
 mod receipts;
 mod scenario;

@@ -89,11 +89,14 @@ impl Packet {
                 format!("Append after {} [{}] commit {commit}", position(previous), list(entries))
             }
             Body::AppendAccepted { matched } => format!("AppendAccepted {matched}"),
-            Body::AppendRejected { rejected, last, hint } => {
-                format!("AppendRejected {rejected} last {last} hint {}", position(hint))
+            Body::AppendRejected { rejected, last, hint, lost } => {
+                let lost = if lost { " lost" } else { "" };
+                format!("AppendRejected {rejected} last {last} hint {}{lost}", position(hint))
             }
             Body::Heartbeat { commit, sent } => format!("Heartbeat commit {commit} sent {}", sent.0),
-            Body::HeartbeatAnswer { sent } => format!("HeartbeatAnswer {}", sent.0),
+            Body::HeartbeatAnswer { sent, lost } => {
+                format!("HeartbeatAnswer {}{}", sent.0, if lost { " lost" } else { "" })
+            }
             Body::TimeoutNow { last } => format!("TimeoutNow last {last}"),
             Body::NotMember { index } => format!("NotMember since {index}"),
             // Its name is random.

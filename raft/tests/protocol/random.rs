@@ -7,6 +7,7 @@
 
 mod acts;
 mod ambush;
+mod damage;
 mod events;
 mod peace;
 mod promises;
@@ -50,6 +51,21 @@ fn random_schedules_keep_the_promises() {
     }
 }
 
+/// Each bug that this crate alone can show breaks a promise in some schedule. Only in a build with `--cfg raftyard_planted`,
+/// and alone in its process: `scripts/bugs.sh`.
+#[cfg(raftyard_planted)]
+#[test]
+fn planted_bugs_of_limits_are_found() {
+    use raftyard_raft::planted::{BUGS_OF_LIMITS, plant};
+    const WITHIN: u64 = 20_000;
+    for bug in BUGS_OF_LIMITS {
+        plant(Some(*bug));
+        let found = (0..WITHIN).find(|seed| std::panic::catch_unwind(|| schedule(*seed, false)).is_err());
+        plant(None);
+        println!("{bug:?} is found by schedule {}", found.unwrap_or_else(|| panic!("{bug:?} is not found")));
+    }
+}
+
 fn schedule(seed: u64, traced: bool) -> (Totals, u32) {
     let mut schedule = Schedule::new(seed, traced);
     for step in 0..STEPS {
@@ -60,7 +76,7 @@ fn schedule(seed: u64, traced: bool) -> (Totals, u32) {
     (schedule.totals, rounds)
 }
 
-/// Delivers and persists until nothing is left to do.
+/// Delivers, persists and reads until nothing is left to do.
 pub(crate) fn settle(cluster: &mut Cluster) {
     for _ in 0..10_000 {
         let mut busy = false;
@@ -74,6 +90,11 @@ pub(crate) fn settle(cluster: &mut Cluster) {
             while cluster.writes(id) > 0 {
                 busy = true;
                 cluster.persisted(id);
+                cluster.turn(id);
+            }
+            while !cluster.replica(id).fetches.is_empty() {
+                busy = true;
+                cluster.fetched(id, 0, usize::MAX);
                 cluster.turn(id);
             }
         }

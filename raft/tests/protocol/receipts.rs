@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use raftyard_raft::{
-    Body, Configuration, Entry, EntryKind, GroupId, Instant, LogIndex, LogPosition, Member, Message, NodeId, Raft,
-    Receipt, ReplicaId, RestoreError, Restored, Role, Sender, Settings, Term,
+    Base, Body, Configuration, Entry, EntryKind, GroupId, Instant, Limit, LogIndex, LogPosition, Member, Message,
+    NodeId, Paged, Raft, Receipt, ReplicaId, RestoreError, Restored, Role, Sender, Settings, Term,
 };
 use std::sync::Arc;
 
@@ -71,6 +71,57 @@ fn a_vote_counts_when_it_is_durable_and_in_its_own_term_only() {
     assert_eq!(raft.role(), Role::Candidate, "that was the vote of term 1");
     raft.handle_persisted(new);
     assert_eq!((raft.role(), raft.term()), (Role::Leader, Term(2)));
+}
+
+/// Positions as index and term.
+fn at(index: u64, term: u64) -> LogPosition {
+    LogPosition { index: LogIndex(index), term: Term(term) }
+}
+
+/// What is known of entries on disk, of a machine and of a loss has to fit a log, too.
+#[test]
+fn what_is_known_of_no_log_is_not_opened() {
+    let hard_state = raftyard_raft::HardState { term: Term(5), vote: None };
+    let paged = |last: u64, terms: &[(u64, u64)], configurations: &[u64]| {
+        let terms = terms.iter().map(|(index, term)| at(*index, *term)).collect();
+        let members = Configuration::clone(&fresh().base.configuration);
+        let configurations = configurations.iter().map(|index| (LogIndex(*index), members.clone())).collect();
+        let paged = Paged { last: LogIndex(last), terms, configurations };
+        open(Restored { hard_state, paged, entries: vec![entry(last + 1, 5)], ..fresh() }).map(drop)
+    };
+    assert_eq!(paged(4, &[(1, 1), (3, 4)], &[2, 4]), Ok(()));
+    assert!(matches!(paged(4, &[(2, 1)], &[]), Err(RestoreError::NotContiguous { .. })));
+    assert!(matches!(paged(4, &[(1, 1), (5, 2)], &[]), Err(RestoreError::NotContiguous { .. })));
+    assert!(matches!(paged(4, &[(1, 1), (1, 2)], &[]), Err(RestoreError::NotContiguous { .. })));
+    assert!(matches!(paged(4, &[(1, 0)], &[]), Err(RestoreError::TermOutOfOrder { .. })));
+    assert!(matches!(paged(4, &[(1, 2), (3, 2)], &[]), Err(RestoreError::TermOutOfOrder { .. })));
+    assert!(matches!(paged(4, &[(1, 2), (3, 6)], &[]), Err(RestoreError::TermOutOfOrder { .. })));
+    assert_eq!(paged(4, &[(1, 1)], &[5]), Err(RestoreError::NoPagedConfiguration(LogIndex(5))));
+    assert_eq!(paged(4, &[(1, 1)], &[3, 3]), Err(RestoreError::NoPagedConfiguration(LogIndex(3))));
+    assert_eq!(paged(0, &[], &[1]), Err(RestoreError::NoPagedConfiguration(LogIndex(1))));
+
+    let machine = |position: LogPosition, configuration_index: u64| {
+        let base = Base { position, configuration_index: LogIndex(configuration_index), ..fresh().base };
+        let entries = vec![entry(1, 1), entry(2, 5)];
+        let raft = open(Restored { hard_state, entries, machine: Some(base), ..fresh() })?;
+        Ok((raft.base().position, raft.last(), raft.applied()))
+    };
+    assert_eq!(machine(at(2, 5), 0), Ok((at(0, 0), at(2, 5), LogIndex(2))), "it is in the log");
+    assert_eq!(machine(at(2, 4), 1), Ok((at(2, 4), at(2, 4), LogIndex(2))), "the log has lost that");
+    assert_eq!(machine(at(7, 5), 1), Ok((at(7, 5), at(7, 5), LogIndex(7))), "it is ahead");
+    assert_eq!(machine(at(7, 6), 1), Ok((at(7, 6), at(7, 6), LogIndex(7))), "its term got lost in the crash");
+    assert_eq!(machine(at(7, 0), 0), Err(RestoreError::Machine));
+    assert_eq!(machine(at(3, 5), 4), Err(RestoreError::Machine));
+
+    let limited = |bound, applied| {
+        let entries = vec![entry(1, 1), entry(2, 2)];
+        open(Restored { hard_state, entries, limit: Limit::Bound(bound), applied: LogIndex(applied), ..fresh() })
+            .map(|raft| raft.limit())
+    };
+    assert_eq!(limited(at(3, 3), 0), Ok(Limit::Bound(at(3, 3))));
+    assert_eq!(limited(at(2, 2), 0), Ok(Limit::None), "it is there");
+    assert_eq!(limited(at(3, 6), 0), Err(RestoreError::Bound));
+    assert_eq!(limited(at(3, 3), 1), Err(RestoreError::AppliedUnknown { applied: LogIndex(1) }));
 }
 
 #[test]

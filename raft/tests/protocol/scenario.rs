@@ -20,6 +20,8 @@
 //! read 1 name ...              reads by index at 1, in one turn; what becomes of each is told when it is known
 //! lease 1                      a read by lease at 1
 //! compact 1 5 | snapshot_failed 1 2
+//! evict 1 5                    1 leaves its entries up to 5 to its disk
+//! fetched 1 [count] | unread 1 the oldest fetch of 1 is answered with so many entries, or with what it asked for; or fails
 //! deliver 1->2 [count | Kind]  the oldest messages from 1 to 2, in one turn of 2; `all` for all of them, or the oldest
 //!                              of a kind, as in `deliver 1->2 Append`
 //! drop 1->2 [count | Kind] | double 1->2 | postpone 1->2      the same: lost, sent again, or put behind the others
@@ -27,10 +29,11 @@
 //! cut 1 2                      everything on its way from, and to, these replicas is lost
 //! split 1 2                    from now on nothing passes between these and the others, until `heal`
 //! persist 1 [count]            the oldest writes of 1 complete
-//! settle                       everything is delivered and persisted, until nothing happens any more
+//! settle                       everything is delivered, persisted and read, until nothing happens any more
 //! rest [rounds]                the leader beats and everything settles, three times
 //! crash 1 [kept]               1 loses all writes under way but the first `kept`
-//! restart 1 [applied]
+//! restart 1 [applied] [paged=5]    its entries up to 5 stay on disk
+//! lose 1 after=3 | writes=2 | all    while 1 is down its disk loses entries, its last writes of the log, or everything
 //! wait 150                     time passes, and whose time has run out is told
 //! clock 150                    time passes, and nobody is told
 //! status | network | logs | members     what the replicas are, what is on its way, what the logs hold, who is a member

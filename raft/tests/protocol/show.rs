@@ -2,7 +2,7 @@
 
 use crate::cluster::Cluster;
 use crate::packet::{list, members, position};
-use raftyard_raft::{LogIndex, ReadState, ReadTicket, Role};
+use raftyard_raft::{Entry, Limit, LogIndex, ReadState, ReadTicket, Role};
 use std::fmt::Write as _;
 
 pub(crate) fn roles(cluster: &Cluster) -> Vec<String> {
@@ -33,6 +33,11 @@ pub(crate) fn status(cluster: &Cluster) -> Vec<String> {
         if let Some(raft) = &cluster.replica(id).raft {
             let (last, durable) = (position(raft.last()), raft.durable());
             let _ = write!(line, ", last {last} durable {durable} commit {} applied {}", raft.commit(), raft.applied());
+            line.push_str(&match raft.limit() {
+                Limit::None => String::new(),
+                Limit::Bound(bound) => format!(", limited by {}", position(bound)),
+                Limit::Amnesia => ", knows nothing".to_owned(),
+            });
         }
     }
     lines
@@ -41,7 +46,11 @@ pub(crate) fn status(cluster: &Cluster) -> Vec<String> {
 pub(crate) fn logs(cluster: &Cluster) -> Vec<String> {
     let log = |id: usize| {
         let raft = cluster.replica(id).raft.as_ref()?;
-        Some(format!("{id} [{}]", list(raft.entries(LogIndex(1), raft.last().index))))
+        let memory = list(raft.entries(LogIndex(1), raft.last().index));
+        let paged = cluster.replica(id).log().into_iter().take_while(|entry| entry.index < raft.first_in_memory());
+        let paged: Vec<Entry> = paged.cloned().collect();
+        let mark = if paged.is_empty() { "" } else { " | " };
+        Some(format!("{id} [{}{mark}{memory}]", list((&paged, &[]))))
     };
     cluster.ids().filter_map(log).collect()
 }

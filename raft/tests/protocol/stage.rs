@@ -1,6 +1,7 @@
 //! What a scenario plays on: a group that begins with the first command, and what is remembered of it.
 
-use crate::cluster::{Cluster, Disk, member, settings};
+use crate::cluster::{Cluster, member, settings};
+use crate::disk::Disk;
 use crate::packet::Packet;
 use crate::{commands, show};
 use bytes::Bytes;

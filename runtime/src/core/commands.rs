@@ -1,11 +1,13 @@
 //! Commands from other threads.
 
 use super::deadlines::Slot;
-use super::durable::Creation;
+use super::durable::{Creation, Waiting};
 use super::port::Output;
 use super::{Core, CreationReply, Phase};
 use crate::group::{GroupConfig, Joining, StateMachine};
-use crate::mail::{Answer, Applied, CreateGroupError, Limit, Mail, NotProposed, ProposeError, Reply, Unavailable};
+use crate::mail::{
+    Answer, Applied, CreateGroupError, Limit, Mail, NotProposed, ProposeError, RemoveError, Reply, Unavailable, Unknown,
+};
 use bytes::Bytes;
 use raftyard_raft::{Configuration, GroupId, Instant, LogIndex, ReplicaId, RestoreError};
 use raftyard_storage::wal::RecoveredGroup;
@@ -23,6 +25,7 @@ impl Core {
                 let checked = self.check_joining(replica);
                 self.handle_creation(checked, group, replica, Configuration::joining(), false, reply);
             }
+            Mail::RemoveGroup { group, anyway, reply } => self.handle_remove(group, anyway, reply),
             Mail::Read { group, mode, query, reply } => self.handle_read(now, group, mode, query, reply),
             Mail::TransferLeadership { group, to, reply } => self.handle_transfer(now, group, to, reply),
             Mail::ChangeMembership { group, changes, context, reply } => {
@@ -85,6 +88,9 @@ impl Core {
         if self.log_bytes > self.config.log_bytes_max {
             return Err(NotProposed::Overloaded(Limit::LogMemory));
         }
+        if self.wal.is_full() {
+            return Err(NotProposed::DiskFull);
+        }
         Ok(slot)
     }
 
@@ -107,7 +113,7 @@ impl Core {
         preferred: bool,
         reply: CreationReply,
     ) {
-        let machine = self.check_creation(group).and(checked).and_then(|()| self.open_machine(group));
+        let machine = self.check_creation(group, replica).and(checked).and_then(|()| self.open_machine(group));
         match machine {
             Ok(machine) => {
                 self.creating.insert(group);
@@ -137,11 +143,52 @@ impl Core {
         }
     }
 
+    /// The group is gone for everybody at once; its removal is recorded when the batch has room, and answered when that is
+    /// durable.
+    fn handle_remove(&mut self, group: GroupId, anyway: bool, reply: Reply<Result<(), RemoveError>>) {
+        match self.removable(group, anyway) {
+            Ok(slot) => {
+                self.by_group.remove(&group);
+                let held = &mut self.groups[slot as usize];
+                held.failed = Some("removed from this node".into());
+                held.give_up(Unknown::GroupRemoved, &mut self.outputs);
+                self.removals.push_back((slot, reply));
+            }
+            Err(error) => self.answer(Answer::RemoveGroup(reply, Err(error))),
+        }
+    }
+
+    fn removable(&self, group: GroupId, anyway: bool) -> Result<Slot, RemoveError> {
+        match self.phase {
+            Phase::Running => {}
+            Phase::Stopping | Phase::Closing => return Err(Unavailable::Stopped.into()),
+            Phase::Failed => return Err(Unavailable::WalFailed.into()),
+        }
+        let slot = *self.by_group.get(&group).ok_or(Unavailable::NoSuchGroup)?;
+        let raft = &self.groups[slot as usize].raft;
+        let replica = raft.replica();
+        // Also one whose removal is not committed yet may still be needed.
+        let member = raft.configuration().seat(replica).is_some() || raft.configuration_index() > raft.commit();
+        if member && !anyway { Err(RemoveError::Member { group, replica }) } else { Ok(slot) }
+    }
+
+    /// Records the removals that wait, as far as the batch has room.
+    pub(super) fn record_removals(&mut self) {
+        while self.wal.has_room()
+            && let Some((slot, reply)) = self.removals.pop_front()
+        {
+            let raft = &self.groups[slot as usize].raft;
+            let seq = self.wal.record_removal(raft.group(), raft.replica());
+            self.losses.retain(|(lost, ..)| *lost != slot);
+            self.durable.push(seq, Waiting::Removal(slot, reply));
+        }
+    }
+
     fn check_joining(&self, replica: ReplicaId) -> Result<(), CreateGroupError> {
         if replica.0 == 0 { Err(CreateGroupError::ZeroReplica) } else { Ok(()) }
     }
 
-    fn check_creation(&self, group: GroupId) -> Result<(), CreateGroupError> {
+    fn check_creation(&self, group: GroupId, replica: ReplicaId) -> Result<(), CreateGroupError> {
         match self.phase {
             Phase::Running => {}
             Phase::Stopping | Phase::Closing => return Err(CreateGroupError::Stopped),
@@ -152,6 +199,12 @@ impl Core {
         }
         if self.by_group.contains_key(&group) || self.creating.contains(&group) {
             return Err(CreateGroupError::Exists(group));
+        }
+        if !self.wal.may_create(group, replica) {
+            return Err(CreateGroupError::Removed { group, replica });
+        }
+        if self.wal.is_full() {
+            return Err(CreateGroupError::DiskFull);
         }
         if self.creations.len() >= self.config.creations_max {
             return Err(CreateGroupError::Overloaded);
@@ -165,7 +218,7 @@ impl Core {
         self.creating.remove(&group);
         let group = RecoveredGroup::created(group, replica, Arc::new(configuration));
         // Nobody can have a promise of a replica that did not exist.
-        let slot = self.restore(group, Vec::new(), machine, Duration::ZERO, now);
+        let slot = self.restore(group, machine, Duration::ZERO, now);
         let slot = slot.expect("a fresh replica with a fresh machine fits");
         if preferred {
             let raft = &mut self.groups[slot as usize].raft;

@@ -4,9 +4,9 @@
 use super::deadlines::Slot;
 use super::port::LinkId;
 use crate::group::StateMachine;
-use crate::mail::{CreateGroupError, Reply};
+use crate::mail::{CreateGroupError, RemoveError, Reply};
 use raftyard_raft::{Body, Configuration, GroupId, Message, NodeId, Receipt, ReplicaId, Term};
-use raftyard_storage::wal::BatchSeq;
+use raftyard_storage::wal::{BatchSeq, RecoveredGroup};
 use std::collections::VecDeque;
 
 /// A message without entries, kept until it may leave.
@@ -55,6 +55,10 @@ pub(super) enum Waiting {
     Message(Slot, HeldMessage),
     /// A group exists.
     Creation(Box<Creation>),
+    /// A replica that lost something may go on with what it has.
+    Reopening(Slot, Box<RecoveredGroup>),
+    /// A group is gone for good.
+    Removal(Slot, Reply<Result<(), RemoveError>>),
     /// A peer's identity is known for good; its handshake goes on.
     Peer(LinkId),
 }

@@ -240,6 +240,7 @@ impl Core {
             self.counters.messages_without_group += 1;
             return;
         };
+        let full = self.wal.is_full();
         let over_memory = self.log_bytes > self.config.follower_log_bytes_max();
         let group = &mut self.groups[slot as usize];
         if group.failed.is_some() {
@@ -248,7 +249,7 @@ impl Core {
         if let Body::Append { entries: (left, right), .. } = message.body {
             let bytes_max = self.config.entry_bytes_max;
             let mut entries = left.iter().chain(right).peekable();
-            if over_memory && entries.peek().is_some() {
+            if (over_memory || full) && entries.peek().is_some() {
                 // Not answered: the leader's window stays full and its proposals are refused by its own limit.
                 self.counters.appends_refused += 1;
                 return;

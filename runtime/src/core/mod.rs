@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod control;
 mod deadlines;
+mod disk;
 mod durable;
 mod handshake;
 mod links;
@@ -22,14 +23,17 @@ pub use config::CoreConfig;
 pub use placement::core_of;
 
 use crate::group::{Responses, StateMachine, StateMachineFactory};
-use crate::mail::{CreateGroupError, Reply};
+use crate::mail::{CreateGroupError, RemoveError, Reply};
 use crate::wire::{BatchReader, format_descriptor};
 use deadlines::{Deadlines, Slot};
+use disk::Fetching;
 use durable::{Creation, DurableQueue};
 use links::Links;
 use port::{Input, Output};
-use raftyard_raft::{Base, Entry, GroupId, Instant, Raft, RestoreError, Restored, Settings};
-use raftyard_storage::wal::{Loaded, Recovered, RecoveredGroup, Wal};
+use raftyard_raft::{
+    Base, ConfigurationEntry, GroupId, Instant, LogIndex, Paged, Raft, ReplicaId, RestoreError, Restored, Settings,
+};
+use raftyard_storage::wal::{FetchId, Recovered, RecoveredGroup, Wal};
 use rustc_hash::{FxHashMap, FxHashSet};
 use slot::GroupSlot;
 use std::collections::VecDeque;
@@ -55,7 +59,7 @@ pub struct Counters {
     pub messages_without_group: u64,
     /// Messages that were malformed, or from a node that doesn't hold the replica it speaks for.
     pub messages_refused: u64,
-    /// Appends not taken because the log's memory is full.
+    /// Appends not taken because the log's memory or its disk is full.
     pub appends_refused: u64,
 }
 
@@ -85,6 +89,16 @@ pub struct Core {
     durable: DurableQueue,
     links: Links,
     groups: Vec<GroupSlot>,
+    /// Slots of groups that were removed, durably: nothing waits for these any more.
+    free_slots: Vec<Slot>,
+    /// What is being read from the log, and for whom.
+    fetching: FxHashMap<FetchId, Fetching>,
+    /// Replicas of which the disk lost something, and the first entry lost, to be recorded.
+    losses: Vec<(Slot, GroupId, ReplicaId, LogIndex)>,
+    /// The slot that was last looked at to make room in memory.
+    evict_hand: usize,
+    /// When a full disk is asked for room.
+    retry_at: Instant,
     by_group: FxHashMap<GroupId, Slot>,
     /// Groups to poll at the end of the turn; each at most once.
     dirty: Vec<Slot>,
@@ -96,6 +110,8 @@ pub struct Core {
     seal_at: Option<Instant>,
     /// Groups to create as soon as the batch has room. Bounded by `creations_max`.
     creations: VecDeque<Box<Creation>>,
+    /// Groups to remove as soon as the batch has room.
+    removals: VecDeque<(Slot, Reply<Result<(), RemoveError>>)>,
     /// Groups whose creation was asked for and is not durable yet.
     creating: FxHashSet<GroupId>,
     shutdowns: Vec<Reply<()>>,
@@ -119,7 +135,6 @@ impl Core {
         config: CoreConfig,
         wal: Wal,
         recovered: Recovered,
-        mut loaded: Loaded,
         machines: Arc<dyn StateMachineFactory>,
         now: Instant,
         seed: u64,
@@ -139,6 +154,11 @@ impl Core {
             wal,
             durable: DurableQueue::default(),
             groups: Vec::with_capacity(recovered.groups.len()),
+            free_slots: Vec::new(),
+            fetching: FxHashMap::default(),
+            losses: Vec::new(),
+            evict_hand: 0,
+            retry_at: now,
             by_group: FxHashMap::default(),
             dirty: Vec::new(),
             deadlines: Deadlines::default(),
@@ -146,6 +166,7 @@ impl Core {
             now,
             seal_at: None,
             creations: VecDeque::new(),
+            removals: VecDeque::new(),
             creating: FxHashSet::default(),
             shutdowns: Vec::new(),
             outputs: VecDeque::new(),
@@ -159,8 +180,7 @@ impl Core {
         for group in recovered.groups {
             let id = group.group;
             let machine = core.machines.open(id);
-            let entries = loaded.remove(&id).unwrap_or_default();
-            core.restore(group, entries, machine, recovered.promise, now)
+            core.restore(group, machine, recovered.promise, now)
                 .map_err(|error| OpenError::Restore { group: id, error })?;
         }
         core.links.dial_all(now, &mut core.outputs);
@@ -187,6 +207,7 @@ impl Core {
             Input::IoDone { id, result } => {
                 self.wal.handle_io(id, result);
                 self.release(now);
+                self.take_fetched();
             }
             Input::Deadline => self.handle_deadline(now),
         }
@@ -204,7 +225,7 @@ impl Core {
             Phase::Failed | Phase::Closing => return None,
             Phase::Running | Phase::Stopping => {}
         }
-        let beat = Some(self.next_beat).into_iter().chain(self.seal_at);
+        let beat = Some(self.next_beat).into_iter().chain(self.seal_at).chain(self.next_retry());
         beat.chain(self.deadlines.next()).chain(self.links.next_deadline()).min()
     }
 
@@ -240,6 +261,7 @@ impl Core {
         if self.seal_at.take_if(|at| *at <= now).is_some() {
             self.wal.seal();
         }
+        self.retry_disk(now);
         self.links.handle_deadline(now, &mut self.outputs);
         if self.next_beat <= now {
             self.next_beat = now.after(self.config.heartbeat_interval);
@@ -276,11 +298,32 @@ impl Core {
     fn restore(
         &mut self,
         group: RecoveredGroup,
-        entries: Vec<Entry>,
         machine: Box<dyn StateMachine>,
         promised_for: Duration,
         now: Instant,
     ) -> Result<Slot, RestoreError> {
+        let held = self.restored(group, machine, promised_for, now)?;
+        let slot = self
+            .free_slots
+            .pop()
+            .unwrap_or_else(|| Slot::try_from(self.groups.len()).expect("a core hosts fewer than 2^32 groups"));
+        self.by_group.insert(held.raft.group(), slot);
+        self.put(slot, held);
+        Ok(slot)
+    }
+
+    /// A replica with its machine, as the log left it. No entry is read before somebody needs it.
+    fn restored(
+        &self,
+        group: RecoveredGroup,
+        machine: Box<dyn StateMachine>,
+        promised_for: Duration,
+        now: Instant,
+    ) -> Result<GroupSlot, RestoreError> {
+        let configurations = group.configurations.into_iter().map(|(index, data)| {
+            let held = ConfigurationEntry::decode(&data).map_err(|_| RestoreError::NoConfiguration(index))?;
+            Ok((index, held.configuration))
+        });
         let restored = Restored {
             hard_state: group.hard_state,
             base: Base {
@@ -288,21 +331,37 @@ impl Core {
                 configuration: group.configuration,
                 configuration_index: group.configuration_index,
             },
-            entries,
+            paged: Paged {
+                last: group.last.index,
+                terms: group.terms,
+                configurations: configurations.collect::<Result<_, RestoreError>>()?,
+            },
+            entries: Vec::new(),
             applied: machine.applied_index(),
+            machine: None,
+            limit: group.limit,
             promised_for,
         };
         // Each replica draws its time-outs from a seed of its own.
         let seed = self.seed ^ group.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ group.replica.0.rotate_left(32);
         let settings = Arc::clone(&self.settings);
         let raft = Raft::new(group.group, group.replica, restored, settings, now, seed)?;
-        let slot = Slot::try_from(self.groups.len()).expect("a core hosts fewer than 2^32 groups");
-        let mut group = GroupSlot::new(raft, machine);
-        group.log_bytes_counted = group.raft.log_bytes();
-        self.log_bytes += group.log_bytes_counted;
-        self.by_group.insert(group.raft.group(), slot);
-        self.groups.push(group);
+        Ok(GroupSlot::new(raft, machine))
+    }
+
+    /// Puts a group into a slot, in the place of whoever was there.
+    fn put(&mut self, slot: Slot, held: GroupSlot) {
+        let place = slot as usize;
+        if place == self.groups.len() {
+            self.groups.push(held);
+        } else {
+            let before = std::mem::replace(&mut self.groups[place], held);
+            self.log_bytes -= before.log_bytes_counted;
+            self.reads -= before.reads_counted;
+            // It may still be on the list.
+            self.groups[place].dirty = before.dirty;
+        }
+        self.count_log_bytes(slot);
         self.mark_dirty(slot);
-        Ok(slot)
     }
 }

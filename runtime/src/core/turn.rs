@@ -6,9 +6,10 @@ use super::durable::{HeldMessage, Waiting};
 use super::port::{Notice, Output};
 use super::slot::GroupSlot;
 use super::{Core, Phase};
-use crate::mail::{Answer, CreateGroupError, Unknown};
+use crate::mail::{Answer, CreateGroupError, RemoveError, Unavailable, Unknown};
 use raftyard_raft::planted::{Bug, planted};
-use raftyard_raft::{Durability, Instant, Message, NodeId, Outgoing};
+use raftyard_raft::{Durability, Instant, Message, NodeId, Outgoing, Persist};
+use raftyard_storage::wal::StateChange;
 use std::time::Duration;
 
 /// Bytes applied to one group in one turn; the rest follows in the next, so that others get their turn.
@@ -20,8 +21,11 @@ impl Core {
     /// Ends the turn: call it after the inputs that were at hand, then carry out all outputs.
     pub fn end_turn(&mut self) {
         if matches!(self.phase, Phase::Running | Phase::Stopping) {
+            self.record_losses();
+            self.record_removals();
             self.record_creations();
             self.poll_groups();
+            self.evict();
         }
         self.wal.submit();
         self.seal_at = if self.wal.wants_seal() { self.seal_at.or(Some(self.now.after(SEAL_AFTER))) } else { None };
@@ -54,6 +58,11 @@ impl Core {
                 }
                 Waiting::Message(slot, held) => self.send_held(slot, held),
                 Waiting::Creation(creation) => self.create(now, *creation),
+                Waiting::Reopening(slot, recovered) => self.reopen(slot, now, *recovered),
+                Waiting::Removal(slot, reply) => {
+                    self.free_slots.push(slot);
+                    self.answer(Answer::RemoveGroup(reply, Ok(())));
+                }
                 Waiting::Peer(link) => self.peer_recorded(now, link),
             }
         }
@@ -91,6 +100,9 @@ impl Core {
         self.poll_persist(slot);
         self.poll_messages(slot);
         self.apply(slot);
+        if self.groups[slot as usize].failed.is_none() {
+            self.poll_fetches(slot);
+        }
         self.count_log_bytes(slot);
         self.count_reads(slot);
         self.schedule(slot);
@@ -124,9 +136,15 @@ impl Core {
         let (id, replica) = (group.raft.group(), group.raft.replica());
         while self.wal.has_room() {
             let Some(persist) = group.raft.poll_persist(self.wal.room_bytes()) else { return };
-            assert!(persist.base.is_none(), "no core compacts a log yet, so no snapshot comes");
-            let seq = self.wal.record_group(id, replica, persist.hard_state, persist.entries);
-            self.durable.push(seq, Waiting::Receipt(slot, persist.receipt));
+            let Persist { base, hard_state, limit, entries, receipt } = persist;
+            if base.is_some() || limit.is_some() {
+                let reset = base.is_some();
+                let base = base.map(|b| (b.position, (*b.configuration).clone(), b.configuration_index));
+                let change = StateChange { base, reset, hard_state, limit, snapshot: None };
+                self.wal.record_state(id, replica, change);
+            }
+            let seq = self.wal.record_group(id, replica, hard_state, entries);
+            self.durable.push(seq, Waiting::Receipt(slot, receipt));
             group.last_batch = seq;
         }
         // The batch is full; whatever is left goes into the next.
@@ -191,12 +209,26 @@ impl Core {
             group.raft.step_down(now);
             group.give_up(Unknown::WalFailed, &mut self.outputs);
         }
-        let recorded = self.durable.drain().filter_map(|waiting| match waiting {
-            Waiting::Creation(creation) => Some(creation),
-            _ => None,
-        });
-        let lost = self.creations.drain(..).chain(recorded);
-        self.outputs.extend(lost.map(|creation| Answer::CreateGroup(creation.reply, Err(CreateGroupError::WalFailed))));
+        let recorded: Vec<Waiting> = self.durable.drain().collect();
+        for (_, reply) in self.removals.drain(..) {
+            let error = RemoveError::Unavailable(Unavailable::WalFailed);
+            self.outputs.extend([Answer::RemoveGroup(reply, Err(error))]);
+        }
+        for creation in self.creations.drain(..) {
+            self.outputs.extend([Answer::CreateGroup(creation.reply, Err(CreateGroupError::WalFailed))]);
+        }
+        for waiting in recorded {
+            match waiting {
+                Waiting::Creation(creation) => {
+                    self.outputs.extend([Answer::CreateGroup(creation.reply, Err(CreateGroupError::WalFailed))]);
+                }
+                Waiting::Removal(_, reply) => {
+                    let error = RemoveError::Unavailable(Unavailable::WalFailed);
+                    self.outputs.extend([Answer::RemoveGroup(reply, Err(error))]);
+                }
+                Waiting::Receipt(..) | Waiting::Message(..) | Waiting::Reopening(..) | Waiting::Peer(_) => {}
+            }
+        }
     }
 
     /// Answers a shutdown once everybody has an answer: proposals under way are finished or expire. Batches for the

@@ -103,10 +103,9 @@ fn open(start: CoreStart) -> Result<Opened, StartError> {
     let bell = Bell::new().map_err(StartError::Bell)?;
     let mut disk = UringDisk::open(start.data_dir, RING_ENTRIES).map_err(StartError::Ring)?;
     let (wal, recovered) = Wal::open(&mut disk, start.wal, start.seed).map_err(StartError::Wal)?;
-    let loaded = wal.load(&mut disk).map_err(StartError::Wal)?;
     let id = start.config.core;
     let now = clock::now();
-    let core = Core::open(start.config, wal, recovered, loaded, start.machines, now, start.seed);
+    let core = Core::open(start.config, wal, recovered, start.machines, now, start.seed);
     let core = core.map_err(StartError::Core)?;
     // From here on the device is not waited for but heard.
     disk.register_eventfd(bell.as_fd()).map_err(StartError::Ring)?;

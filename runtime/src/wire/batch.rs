@@ -31,9 +31,9 @@ enum WireBody {
     VoteAnswer { granted: bool },
     Append { previous_index: u64, previous_term: u64, commit: u64, entries: u32 },
     AppendAccepted { matched: u64 },
-    AppendRejected { rejected: u64, last: u64, hint_index: u64, hint_term: u64 },
+    AppendRejected { rejected: u64, last: u64, hint_index: u64, hint_term: u64, lost: bool },
     Heartbeat { commit: u64, sent: u64 },
-    HeartbeatAnswer { sent: u64 },
+    HeartbeatAnswer { sent: u64, lost: bool },
     TimeoutNow { last: u64 },
     NotMember { index: u64 },
     ReadRequest { id: u64 },
@@ -135,14 +135,15 @@ fn wire_body(body: &Body<'_>) -> WireBody {
             entries: u32::try_from(entries.0.len() + entries.1.len()).expect("an append is bounded by its bytes"),
         },
         Body::AppendAccepted { matched } => WireBody::AppendAccepted { matched: matched.0 },
-        Body::AppendRejected { rejected, last, hint } => WireBody::AppendRejected {
+        Body::AppendRejected { rejected, last, hint, lost } => WireBody::AppendRejected {
             rejected: rejected.0,
             last: last.0,
             hint_index: hint.index.0,
             hint_term: hint.term.0,
+            lost,
         },
         Body::Heartbeat { commit, sent } => WireBody::Heartbeat { commit: commit.0, sent: sent.0 },
-        Body::HeartbeatAnswer { sent } => WireBody::HeartbeatAnswer { sent: sent.0 },
+        Body::HeartbeatAnswer { sent, lost } => WireBody::HeartbeatAnswer { sent: sent.0, lost },
         Body::TimeoutNow { last } => WireBody::TimeoutNow { last: last.0 },
         Body::NotMember { index } => WireBody::NotMember { index: index.0 },
         Body::ReadRequest { id } => WireBody::ReadRequest { id },
@@ -240,15 +241,18 @@ fn read_body<'a>(body: &ArchivedWireBody, entries: &'a [Entry]) -> Body<'a> {
             entries: (entries, &[]),
         },
         ArchivedWireBody::AppendAccepted { matched } => Body::AppendAccepted { matched: LogIndex(matched.to_native()) },
-        ArchivedWireBody::AppendRejected { rejected, last, hint_index, hint_term } => Body::AppendRejected {
+        ArchivedWireBody::AppendRejected { rejected, last, hint_index, hint_term, lost } => Body::AppendRejected {
             rejected: LogIndex(rejected.to_native()),
             last: LogIndex(last.to_native()),
             hint: position(hint_index.to_native(), hint_term.to_native()),
+            lost: *lost,
         },
         ArchivedWireBody::Heartbeat { commit, sent } => {
             Body::Heartbeat { commit: LogIndex(commit.to_native()), sent: Instant(sent.to_native()) }
         }
-        ArchivedWireBody::HeartbeatAnswer { sent } => Body::HeartbeatAnswer { sent: Instant(sent.to_native()) },
+        ArchivedWireBody::HeartbeatAnswer { sent, lost } => {
+            Body::HeartbeatAnswer { sent: Instant(sent.to_native()), lost: *lost }
+        }
         ArchivedWireBody::TimeoutNow { last } => Body::TimeoutNow { last: LogIndex(last.to_native()) },
         ArchivedWireBody::NotMember { index } => Body::NotMember { index: LogIndex(index.to_native()) },
         ArchivedWireBody::ReadRequest { id } => Body::ReadRequest { id: id.to_native() },
@@ -284,8 +288,8 @@ pub fn format_descriptor() -> u32 {
             commit: LogIndex(0x2122_2324_2526_2728),
             entries: (&entries, &[]),
         },
-        Body::AppendRejected { rejected: LogIndex(3), last: LogIndex(4), hint: position(5, 6) },
-        Body::HeartbeatAnswer { sent: Instant(0x3132_3334_3536_3738) },
+        Body::AppendRejected { rejected: LogIndex(3), last: LogIndex(4), hint: position(5, 6), lost: true },
+        Body::HeartbeatAnswer { sent: Instant(0x3132_3334_3536_3738), lost: true },
         Body::ReadAnswer { id: 0x4142_4344_4546_4748, index: Some(LogIndex(11)) },
     ];
     for body in bodies {
@@ -319,8 +323,8 @@ mod tests {
             Body::Vote { last: position(1, 2), transfer: true },
             Body::VoteAnswer { granted: true },
             Body::AppendAccepted { matched: LogIndex(5) },
-            Body::AppendRejected { rejected: LogIndex(7), last: LogIndex(6), hint: position(6, 1) },
-            Body::HeartbeatAnswer { sent: Instant(8) },
+            Body::AppendRejected { rejected: LogIndex(7), last: LogIndex(6), hint: position(6, 1), lost: true },
+            Body::HeartbeatAnswer { sent: Instant(8), lost: true },
             Body::TimeoutNow { last: LogIndex(9) },
             Body::NotMember { index: LogIndex(10) },
             Body::ReadRequest { id: 11 },
@@ -355,8 +359,8 @@ mod tests {
             "Vote { last: LogPosition { index: LogIndex(1), term: Term(2) }, transfer: true }",
             "VoteAnswer { granted: true }",
             "AppendAccepted { matched: LogIndex(5) }",
-            "AppendRejected { rejected: LogIndex(7), last: LogIndex(6), hint: LogPosition",
-            "HeartbeatAnswer { sent: Instant(8) }",
+            "AppendRejected { rejected: LogIndex(7), last: LogIndex(6), hint: LogPosition { index: LogIndex(6), term: Term(1) }, lost: true }",
+            "HeartbeatAnswer { sent: Instant(8), lost: true }",
             "TimeoutNow { last: LogIndex(9) }",
             "NotMember { index: LogIndex(10) }",
             "ReadRequest { id: 11 }",
@@ -385,6 +389,6 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        assert_eq!(format_descriptor(), 3_537_152_028, "the layout of messages changed: raise WIRE_VERSION");
+        assert_eq!(format_descriptor(), 2_299_873_739, "the layout of messages changed: raise WIRE_VERSION");
     }
 }

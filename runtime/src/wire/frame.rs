@@ -6,7 +6,7 @@
 //! that was damaged on the way would be waited for, and nothing be heard meanwhile.
 
 /// Version of everything on the wire. A peer of another version is refused in the handshake.
-pub const WIRE_VERSION: u8 = 2;
+pub const WIRE_VERSION: u8 = 3;
 
 /// Bytes of a frame's header.
 pub const HEADER_BYTES: usize = 20;

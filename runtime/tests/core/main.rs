@@ -83,20 +83,39 @@ fn bad_and_excessive_proposals_are_refused_by_name() {
 
 #[test]
 fn a_full_log_memory_is_overload() {
-    let mut rig = Rig::new(config());
+    let mut config = config();
+    config.raft.uncommitted_bytes_max = 1 << 20;
+    let mut rig = Rig::new(config);
     rig.create_group(1, 1).expect("a new group");
     rig.settle();
-    let mut refused = None;
-    for _ in 0..400 {
-        let answer = rig.propose(1, &[7; 1000]);
+    // Nothing is committed, so nothing can be left to the disk.
+    rig.hold_disk = true;
+    let answers: Vec<_> = (0..400).map(|_| rig.propose(1, &[7; 1000])).collect();
+    rig.settle();
+    let refused: Vec<_> = answers.iter().filter_map(|answer| rig.answer(answer)).collect();
+    assert!(!refused.is_empty());
+    assert!(refused.iter().all(|r| Some(r.clone()) == not_proposed(NotProposed::Overloaded(Limit::LogMemory))));
+}
+
+/// What is applied is left to the disk, and read from there when a start has to apply it again.
+#[test]
+fn a_log_larger_than_memory_is_no_overload() {
+    let config = config();
+    let mut rig = Rig::new(config.clone());
+    rig.create_group(1, 1).expect("a new group");
+    rig.settle();
+    for number in 0..600u32 {
+        let answer = rig.propose(1, &[&number.to_le_bytes()[..], &[7; 1000]].concat());
         rig.settle();
-        let answered = rig.answer(&answer);
-        if !matches!(answered, Some(Ok(_))) {
-            refused = answered;
-            break;
-        }
+        assert!(matches!(rig.answer(&answer), Some(Ok(_))), "{number}");
+        assert!(rig.core().replica(GroupId(1)).expect("there").log_bytes() <= config.log_bytes_max);
     }
-    assert_eq!(refused, not_proposed(NotProposed::Overloaded(Limit::LogMemory)));
+    let before = rig.status(1).expect("there");
+    rig.restart();
+    rig.pass(Duration::from_secs(1));
+    let after = rig.status(1).expect("there");
+    assert_eq!(after.applied_index, before.applied_index.next(), "all of it, and the empty entry of a new term");
+    assert!(rig.core().replica(GroupId(1)).expect("there").log_bytes() <= config.log_bytes_max);
 }
 
 #[test]

@@ -94,6 +94,10 @@ impl Rig {
         self.core = open(&self.config, &mut self.disk, true, &self.contents, &self.machine_applied, self.now);
     }
 
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
+    }
+
     pub(crate) fn create_group(&mut self, group: u64, node: u64) -> Result<(), CreateGroupError> {
         self.create_group_with(group, &[node])
     }
@@ -221,7 +225,5 @@ fn open(
     let (wal, recovered) = Wal::open(disk, wal_config, 7).expect("an honest disk opens");
     let (contents, applied) = (Arc::clone(contents), Arc::clone(applied));
     let machines = move |group| Machine(group, Arc::clone(&contents), applied.load(Ordering::Relaxed));
-    let loaded = wal.load(disk).expect("what was written can be read");
-    Core::open(config.clone(), wal, recovered, loaded, Arc::new(machines), now, 11)
-        .expect("what was written can be read")
+    Core::open(config.clone(), wal, recovered, Arc::new(machines), now, 11).expect("what was written can be read")
 }

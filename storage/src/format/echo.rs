@@ -2,8 +2,7 @@
 //! along what a replica had promised.
 
 use super::field::Fields;
-use super::record::Limit;
-use raftyard_raft::{GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term};
+use raftyard_raft::{GroupId, HardState, Limit, LogIndex, LogPosition, ReplicaId, Term};
 
 /// Bytes of one echo.
 pub const ECHO_BYTES: usize = 48;

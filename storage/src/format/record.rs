@@ -6,8 +6,8 @@ use super::{StoreId, v1};
 use crate::aligned::AlignedBuf;
 use bytes::Bytes;
 use raftyard_raft::{
-    Configuration, Entries, Entry, EntryKind, GroupId, HardState, LogIndex, LogPosition, Member, NodeId, ReplicaId,
-    Term,
+    Configuration, Entries, Entry, EntryKind, GroupId, HardState, Limit, LogIndex, LogPosition, Member, NodeId,
+    ReplicaId, Term,
 };
 use std::time::Duration;
 
@@ -39,18 +39,6 @@ const KIND_CHECKPOINT: u8 = 9;
 const FLAG_RESET: u8 = 1;
 const FLAG_SNAPSHOT: u8 = 2;
 const FLAG_LIMITED: u8 = 1;
-
-/// What a replica may still do after its log lost something that it may have acknowledged.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Limit {
-    /// Everything.
-    #[default]
-    None,
-    /// Its newest position was this one, and its log holds less.
-    Bound(LogPosition),
-    /// Nobody knows what it held.
-    Amnesia,
-}
 
 /// One record, read.
 #[derive(Clone, Debug, PartialEq, Eq)]

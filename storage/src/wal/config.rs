@@ -164,7 +164,8 @@ impl WalConfig {
 
     /// Bytes of the largest batch a caller who asks for room can form: all but full, then one largest entry.
     pub(crate) fn batch_bytes_hard_max(&self) -> Option<usize> {
-        let beside_entry = BATCH_HEADER_BYTES + RECORD_OVERHEAD_BYTES_MAX + ENTRY_OVERHEAD_BYTES;
+        // A snapshot's position goes into the same batch as the entries after it.
+        let beside_entry = BATCH_HEADER_BYTES + 2 * RECORD_OVERHEAD_BYTES_MAX + ENTRY_OVERHEAD_BYTES;
         let echo = self.batch_groups_max.checked_mul(ECHO_BYTES)?;
         let bytes = self.batch_bytes_max.checked_add(self.entry_bytes_max)?.checked_add(beside_entry)?;
         let bytes = bytes.checked_add(echo)?;

@@ -299,9 +299,16 @@ impl Wal {
         }
         if known.parts.iter().all(|part| part.bytes.is_some()) {
             let fetch = self.reads.fetches.swap_remove(place);
-            let Wanted { id, group, .. } = fetch.wanted;
+            let wanted = fetch.wanted;
+            let read = fetch.runs.first().map(|run| run.place);
             let result = self.outcome(fetch);
-            self.reads.done.push_back(Fetched { id, group, result });
+            // What stands elsewhere by now is read there.
+            let moved = matches!(result, Err(FetchError::Gone))
+                && self.find(&wanted).is_some_and(|(_, runs)| runs.first().map(|run| run.place) != read);
+            if moved {
+                return self.begin_fetch(wanted);
+            }
+            self.reads.done.push_back(Fetched { id: wanted.id, group: wanted.group, result });
         }
     }
 

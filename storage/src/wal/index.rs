@@ -7,9 +7,11 @@ use super::runs::{FILLING, Place, Run, Runs};
 use crate::format::StoreId;
 use crate::format::checkpoint::{GroupItem, Stretch};
 use crate::format::echo::{Echo, EchoState};
-use crate::format::record::{CHUNK_OVERHEAD_BYTES, EntryIn, GroupHead, Limit, RecordFault, State};
+use crate::format::record::{CHUNK_OVERHEAD_BYTES, EntryIn, GroupHead, RecordFault, State};
 use bytes::Bytes;
-use raftyard_raft::{Configuration, EntryKind, GroupId, HardState, LogIndex, LogPosition, NodeId, ReplicaId, Term};
+use raftyard_raft::{
+    Configuration, EntryKind, GroupId, HardState, Limit, LogIndex, LogPosition, NodeId, ReplicaId, Term,
+};
 use rustc_hash::FxHashMap;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -300,14 +302,16 @@ impl Index {
     pub(crate) fn set_state(&mut self, slot: Slot, state: &State) {
         let tracked = self.slots[slot as usize].as_mut().expect("a slot in use");
         let live = &mut self.live;
-        if state.reset {
+        // A base that goes back: recovery found nothing that the log could begin with.
+        let reset = state.reset || state.base.index < tracked.base.index;
+        if reset {
             cut(tracked, live, tracked.base.index.next());
         }
         tracked.hard_state = state.hard_state;
         tracked.configuration = Arc::new(state.configuration.clone());
         tracked.configuration_index = state.configuration_index;
         compact(tracked, live, state.base);
-        if state.reset {
+        if reset {
             (tracked.base, tracked.last) = (state.base, state.base);
         }
         // What recovery gave up does not come back.
@@ -444,6 +448,17 @@ impl Index {
         tracked.last = LogPosition { index: last, term };
     }
 
+    /// The entries from `first` on are lost: the replica is limited to what it once held.
+    pub(crate) fn lose(&mut self, slot: Slot, first: LogIndex) {
+        let (claim, before) = (self.at(slot).claim(), self.at(slot).limit());
+        if first <= self.at(slot).base.index {
+            self.forget_log(slot);
+        } else {
+            self.truncate(slot, first.previous());
+        }
+        self.at_mut(slot).set_limit(limited(before, claim));
+    }
+
     /// Forgets the whole log of a group: nothing is left that it could begin with.
     pub(crate) fn forget_log(&mut self, slot: Slot) {
         let tracked = self.slots[slot as usize].as_mut().expect("a slot in use");
@@ -480,6 +495,15 @@ impl Index {
     /// Forgets what was counted for the batch that filled, now that all of it is settled or dead.
     pub(crate) fn settled(&mut self) {
         self.live.remove(&FILLING);
+    }
+}
+
+/// What a replica is limited to that lost something, and once held a log up to `claim`.
+pub(crate) fn limited(before: Limit, claim: LogPosition) -> Limit {
+    match before {
+        Limit::Amnesia => Limit::Amnesia,
+        Limit::Bound(bound) if bound.at_least_as_new_as(claim) => before,
+        Limit::None | Limit::Bound(_) => Limit::Bound(claim),
     }
 }
 

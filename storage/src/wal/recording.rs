@@ -3,14 +3,15 @@
 
 use super::Wal;
 use super::index::Slot;
+use super::recovery::RecoveredGroup;
 use super::runs::{FILLING, Place};
 use crate::aligned::AlignedBuf;
 use crate::format::record::{
-    CHUNK_OVERHEAD_BYTES, Chunk, EntryIn, GroupHead, Limit, RECORD_OVERHEAD_BYTES_MAX, State, encode_chunk,
-    encode_creation, encode_group, encode_peer, encode_promise, encode_removal, encode_state, group_bytes,
+    CHUNK_OVERHEAD_BYTES, Chunk, EntryIn, GroupHead, RECORD_OVERHEAD_BYTES_MAX, State, encode_chunk, encode_creation,
+    encode_group, encode_peer, encode_promise, encode_removal, encode_state, group_bytes,
 };
 use crate::format::{BatchSeq, StoreId};
-use raftyard_raft::{Configuration, Entries, GroupId, HardState, LogIndex, LogPosition, NodeId, ReplicaId};
+use raftyard_raft::{Configuration, Entries, GroupId, HardState, Limit, LogIndex, LogPosition, NodeId, ReplicaId};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -99,6 +100,18 @@ impl Wal {
         self.index.set_state(slot, &state);
         self.touch(slot);
         self.filling
+    }
+
+    /// Records that the entries of a replica from `first` on can't be read any more: it is limited to what it once held, and
+    /// its log ends before them. Returns the batch, and what the replica is to be opened with again when that is released.
+    ///
+    /// # Panics
+    /// If the replica was not recorded.
+    pub fn record_loss(&mut self, group: GroupId, replica: ReplicaId, first: LogIndex) -> (BatchSeq, RecoveredGroup) {
+        let slot = self.slot(group, replica);
+        self.index.lose(slot, first);
+        let seq = self.record_state(group, replica, StateChange::default());
+        (seq, RecoveredGroup::of(self.index.at(slot)))
     }
 
     /// Records that a replica is gone. Its id can't be used again, and its bytes are given back.

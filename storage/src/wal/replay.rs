@@ -4,16 +4,16 @@
 //! Every record and every echo of a group proves how the group stood: term, vote, newest position. A group is whole if
 //! nothing can have been recorded of it after its newest proof, and its entries reach from its base to there.
 
-use super::index::{Index, Slot};
+use super::index::{Index, Slot, limited};
 use super::runs::Place;
 use crate::format::BatchSeq;
 use crate::format::batch::{Batch, BatchHeader};
 use crate::format::checkpoint::{Item, Part};
 use crate::format::echo::{self, EchoState};
-use crate::format::record::{CHUNK_OVERHEAD_BYTES, GroupRecord, Limit, Record, RecordFault, decode_all};
+use crate::format::record::{CHUNK_OVERHEAD_BYTES, GroupRecord, Record, RecordFault, decode_all};
 use crate::format::segment::BatchPlace;
 use raftyard_raft::planted::{Bug, planted};
-use raftyard_raft::{GroupId, LogPosition, ReplicaId};
+use raftyard_raft::{GroupId, Limit, LogPosition, ReplicaId};
 use std::sync::Arc;
 
 /// Batches that are lost.
@@ -311,7 +311,7 @@ impl Replay {
     /// Gives up whatever can't be relied on, and limits those who lost something. Without a hole nothing can be missing,
     /// so then it is a fault. `exists` says of which segments the records can be read.
     pub(crate) fn judge(&mut self, holes: &[Hole], exists: impl Fn(u32) -> bool) -> Result<Vec<GroupId>, RecordFault> {
-        let mut limited = Vec::new();
+        let mut touched = Vec::new();
         for slot in 0..self.index.slots_end() {
             let Some(tracked) = self.index.get(slot) else { continue };
             let (group, replica, proof) = (tracked.group, tracked.replica, self.proof(slot));
@@ -342,19 +342,16 @@ impl Replay {
             }
             let limit = match before {
                 _ if forgotten => Limit::Amnesia,
-                Limit::Amnesia => Limit::Amnesia,
                 _ if whole => before,
-                Limit::None => Limit::Bound(proof.claim),
-                Limit::Bound(bound) if bound.at_least_as_new_as(proof.claim) => before,
-                Limit::Bound(_) => Limit::Bound(proof.claim),
+                _ => limited(before, proof.claim),
             };
             tracked.set_limit(limit);
             if limit != before {
-                limited.push(group);
+                touched.push(group);
             }
         }
-        limited.sort_unstable();
-        Ok(limited)
+        touched.sort_unstable();
+        Ok(touched)
     }
 }
 

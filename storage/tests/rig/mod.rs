@@ -3,10 +3,10 @@
 
 use bytes::Bytes;
 use raftyard_raft::{
-    Configuration, Entry, EntryKind, GroupId, HardState, LogIndex, LogPosition, Member, NodeId, ReplicaId, Term,
+    Configuration, Entry, EntryKind, GroupId, HardState, Limit, LogIndex, LogPosition, Member, NodeId, ReplicaId, Term,
 };
 use raftyard_storage::io::{Directory, Disk, FileName, FilePath, SegmentNumber, WalId};
-use raftyard_storage::wal::{BatchSeq, Limit, Recovered, StateChange, StoreId, Wal, WalConfig, WalError, read};
+use raftyard_storage::wal::{BatchSeq, Recovered, StateChange, StoreId, Wal, WalConfig, WalError, read};
 
 pub const WAL: WalId = WalId(0);
 pub const SEGMENT_BYTES: u64 = 256 << 10;

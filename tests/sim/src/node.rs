@@ -190,12 +190,11 @@ impl SimNode {
         self.mailbox = Mailbox::new(shape.mailbox_max, || ());
         self.turn_due = false;
         let (wal, recovered) = Wal::open(&mut self.disk, shape.wal(self.initialised), rng.next())?;
-        let loaded = wal.load(&mut self.disk)?;
         self.initialised = true;
         let machines = self.machines.clone();
         let config = shape.core(self.id, self.store, rng.next());
         let factory = Arc::new(move |group: GroupId| machines.open(group));
-        let core = Core::open(config, wal, recovered, loaded, factory, self.local(now), rng.next());
+        let core = Core::open(config, wal, recovered, factory, self.local(now), rng.next());
         self.core = Some(core.expect("what the log returns is what a replica wrote"));
         Ok(())
     }

@@ -1,16 +1,17 @@
 //! What happens in a random schedule, one thing a step.
 
 use super::ambush::ambush;
+use super::damage;
 use super::events::Event;
 use super::schedule::{REPLICAS, Schedule};
-use crate::cluster::member;
+use crate::cluster::{Start, member};
 use bytes::Bytes;
 use raftyard_raft::{CompactError, Configuration, LogIndex, Member, MemberChange, Raft, ReplicaId, Role};
 use std::fmt::Write as _;
 
 /// One thing happens; mostly the replica is polled then, sometimes more happens in the same turn.
 pub(crate) fn act(s: &mut Schedule) {
-    let touched = match s.dice.below(400) {
+    let touched = match s.dice.below(424) {
         0..176 => deliver(s),
         176..262 => with_someone(s, Schedule::persisted),
         262..292 => propose(s),
@@ -40,7 +41,10 @@ pub(crate) fn act(s: &mut Schedule) {
         }),
         387..398 => return flush(s, 3),
         398 => return ambush(s),
-        _ => return stall(s),
+        399 => return stall(s),
+        400..408 => with_someone(s, damage::evict),
+        408..421 => damage::fetch(s),
+        _ => return damage::damage(s),
     };
     if let Some(id) = touched
         && s.dice.below(4) > 0
@@ -135,14 +139,18 @@ pub(crate) fn crash(s: &mut Schedule, id: usize) -> LogIndex {
 /// Starts a replica again. A state machine with a disk of its own comes back with what it had, or less.
 pub(crate) fn restart(s: &mut Schedule, id: usize, applied: LogIndex) {
     let disk = &s.cluster.replica(id).disk;
-    let (base, most) = (disk.base.position.index, applied.min(disk.last()));
+    let (base, last, most) = (disk.machine.position.index, disk.last(), applied);
     let kept = LogIndex(base.0 + s.dice.below(most.0.saturating_sub(base.0) as usize + 1) as u64);
     s.totals.add(Event::AppliedKept, usize::from(kept > base));
+    s.totals.add(Event::MachineAhead, usize::from(kept > last));
+    let paged = if s.dice.once_in(2) { LogIndex(s.dice.below(last.0 as usize + 1) as u64) } else { LogIndex(0) };
+    s.totals.add(Event::RestartedPaged, usize::from(paged > base));
     let promises = s.settings.leases && s.cluster.replica(id).keeps_promises;
     s.totals.add(if promises { Event::RestartedWithPromise } else { Event::ForgotPromise }, 1);
     s.told &= !(1 << id);
     s.promises.started(id);
-    s.cluster.restart(id, kept);
+    let with_machine = s.dice.once_in(2);
+    s.cluster.start(id, Start { applied: kept, paged, with_machine });
 }
 
 /// The leader is asked for one change of members, or several at once.
@@ -154,6 +162,9 @@ fn change(s: &mut Schedule) {
     let settled = before <= raft.commit() && !configuration.is_joint();
     let allowed = settled && raft.entry_term(raft.commit()) == Some(term);
     let changes = changes(s, &configuration);
+    if settled && configuration.changed(&changes).is_ok_and(|next| !damage::is_bearable(s, &next)) {
+        return;
+    }
     let changed = s.touch(id, |cluster| {
         let raft = cluster.raft(id).expect("it leads");
         raft.change_membership(&changes, Bytes::from_static(b"why"))
@@ -299,6 +310,10 @@ pub(crate) fn flush(s: &mut Schedule, rounds: usize) {
         for id in s.cluster.ids() {
             while s.is_awake(id) && s.cluster.writes(id) > 0 {
                 s.persisted(id);
+            }
+            while s.is_awake(id) && !s.cluster.replica(id).fetches.is_empty() {
+                s.touch(id, |cluster| cluster.fetched(id, 0, usize::MAX));
+                s.turn(id);
             }
             s.turn_if_up(id);
         }

@@ -21,6 +21,8 @@ events! {
     TransferBegun, TransferWon, TransferGivenUp, TimeoutNowDoubled,
     ReadOnLeader, ReadOnFollower, ReadLost, LeaseRead, LeaseRefused, RestartedWithPromise, ForgotPromise,
     Compacted, CompactedTooEarly, SnapshotSent, SnapshotInstalled, SnapshotFailed, SnapshotDoubled, SnapshotMatchedLog,
+    Evicted, RestartedPaged, Fetched, FetchedToApply, FetchedTooLate, FetchFailed,
+    LostEntries, LostMiddle, LostAll, LostTold, WholeByAppend, WholeBySnapshot, MachineAhead,
     PriorityRefused, SteppedDownUnheard, SteppedDownStalled, LoyalToLeader,
 }
 

@@ -5,7 +5,7 @@ use super::schedule::Schedule;
 use super::settle;
 use crate::cluster::Cluster;
 use crate::packet::members;
-use raftyard_raft::{LogIndex, Raft, ReplicaId, Role};
+use raftyard_raft::{Limit, LogIndex, Raft, ReplicaId, Role};
 
 /// Most rounds, of a quarter of an election time-out each, until a group agrees.
 const ROUNDS_MAX: u32 = 160;
@@ -102,8 +102,14 @@ fn leader_of_all(cluster: &Cluster) -> Option<(usize, raftyard_raft::Term)> {
     let done = settled && leader.transferee().is_none();
     let all = configuration.members().iter().all(|member| {
         let raft = cluster.replica(member.replica.0 as usize).raft.as_ref();
+        // Who lost everything is as good as gone; who lost a part must be whole again.
+        if raft.is_some_and(|raft| raft.limit() == Limit::Amnesia) {
+            return true;
+        }
         raft.is_some_and(|raft| {
-            state(raft) == state(leader) && (raft.role() == Role::Leader) == (raft.replica() == leader.replica())
+            raft.limit() == Limit::None
+                && state(raft) == state(leader)
+                && (raft.role() == Role::Leader) == (raft.replica() == leader.replica())
         })
     });
     (all && done && !configuration.is_joint() && configuration.is_voter(leader.replica())).then(|| (id, leader.term()))
@@ -113,7 +119,7 @@ fn leader_of_all(cluster: &Cluster) -> Option<(usize, raftyard_raft::Term)> {
 fn describe(cluster: &Cluster) -> String {
     let line = |raft: &Raft| {
         format!(
-            "{} {:?} in term {} of {:?}, base {:?} last {:?} commit {} applied {}, members {} since {}, deadline {:?}",
+            "{} {:?} in term {} of {:?}, base {:?} last {:?} commit {} applied {}, members {} since {}, deadline {:?}, {:?}",
             raft.replica(),
             raft.role(),
             raft.term(),
@@ -125,6 +131,7 @@ fn describe(cluster: &Cluster) -> String {
             members(raft.configuration()),
             raft.configuration_index(),
             raft.deadline(),
+            raft.limit(),
         )
     };
     cluster.ids().filter_map(|id| cluster.replica(id).raft.as_ref()).map(line).collect::<Vec<_>>().join("\n")

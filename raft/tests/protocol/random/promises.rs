@@ -4,7 +4,7 @@
 use super::schedule::REPLICAS;
 use super::view::View;
 use crate::packet::Packet;
-use raftyard_raft::{Body, Instant, Raft, Role};
+use raftyard_raft::{Body, Instant, Limit, Raft, Role};
 
 /// The pre-votes that must be refused.
 #[derive(Debug, Default)]
@@ -44,7 +44,8 @@ impl Promises {
                 assert!(again || !known, "{to} knows the leader of term {} and votes for {from}", message.term);
             }
             Body::Vote { transfer: true, last } if message.term > before.term => {
-                assert!(!last.at_least_as_new_as(raft.last()), "{to} refuses {from}, that its leader wanted");
+                let whole = raft.limit() == Limit::None;
+                assert!(!whole || !last.at_least_as_new_as(raft.last()), "{to} refuses {from}, that its leader wanted");
             }
             Body::TimeoutNow { last } if raft.role() == Role::Candidate && raft.term() > before.term => {
                 assert!(raft.last().index >= last, "{to} lacks what {from} has, and takes over");
@@ -84,5 +85,7 @@ impl Promises {
     pub(crate) fn changed(before: &View, after: &View, now: Instant) {
         let campaigns = after.role == Role::PreCandidate && before.role != Role::PreCandidate;
         assert!(!campaigns || now >= after.promise, "it breaks its promise and campaigns: {after:?}");
+        let idle = after.role == Role::Follower || after.limit == Limit::None;
+        assert!(idle, "it campaigns though its disk lost something: {after:?}");
     }
 }

@@ -7,10 +7,11 @@ use super::reads::{self, Reads};
 use super::view::View;
 use super::watch::Watch;
 use crate::clock::Clock;
-use crate::cluster::{Cluster, Disk, member};
+use crate::cluster::{Cluster, member};
 use crate::dice::Dice;
+use crate::disk::Disk;
 use crate::packet::Packet;
-use raftyard_raft::{Body, Configuration, Instant, Message, Raft, ReplicaId, Role, Settings, Term};
+use raftyard_raft::{Body, Configuration, Instant, Limit, Message, Raft, ReplicaId, Role, Settings, Term};
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -42,6 +43,8 @@ pub(crate) struct Schedule {
     pub(crate) failed: Vec<(usize, usize)>,
     /// Told that they are no members, by whoever no leader has spoken to since.
     pub(crate) told: u32,
+    /// Disks lose what they held.
+    pub(crate) damages: bool,
     /// Terms in which the leader asked for the election.
     transfers: HashSet<Term>,
 }
@@ -71,6 +74,8 @@ impl Schedule {
         let known = |place: usize| (place < size + learners).then(|| Disk::fresh(configuration.clone()));
         let mut cluster = Cluster::with_clocks((0..REPLICAS).map(known).collect(), &clocks, settings.clone(), seed);
         cluster.trace = traced.then(Vec::new);
+        cluster.reads_early = dice.once_in(2);
+        let damages = dice.once_in(3);
         cluster.persist = (1 << dice.below(10), 1 + dice.below(3));
         for replica in &mut cluster.replicas {
             replica.keeps_promises = dice.below(5) > 0;
@@ -92,6 +97,7 @@ impl Schedule {
             mute: None,
             failed: Vec::new(),
             told: 0,
+            damages,
             transfers: HashSet::new(),
         }
     }
@@ -262,7 +268,8 @@ impl Schedule {
                 self.totals.add(Event::SnapshotMatchedLog, usize::from(!installed && raft.commit() > before.commit));
             }
             Body::NotMember { index } => {
-                let quiet = raft.deadline().is_none() && raft.configuration().is_voter(raft.replica());
+                let limited = raft.limit() != Limit::None;
+                let quiet = raft.deadline().is_none() && raft.configuration().is_voter(raft.replica()) && !limited;
                 if quiet && self.told & (1 << to) == 0 {
                     self.told |= 1 << to;
                     self.totals.add(Event::ToldNotMember, 1);
@@ -332,11 +339,13 @@ impl Schedule {
         for packet in self.cluster.network.split_off(sent) {
             self.watch.sent(&packet);
             self.promises.sent(&packet);
+            let lost = matches!(packet.message().body, Body::AppendRejected { lost: true, .. });
+            self.totals.add(Event::LostTold, usize::from(lost));
             self.totals.add(Event::SnapshotSent, usize::from(matches!(packet.message().body, Body::Snapshot { .. })));
             if let Body::TimeoutNow { last } = packet.message().body {
                 // In a later term it may have lost them again.
                 let disk = &self.cluster.replica(packet.to()).disk;
-                let holds = disk.last() >= last || disk.hard.term > packet.message().term;
+                let holds = disk.last() >= last || disk.hard.term > packet.message().term || disk.limit != Limit::None;
                 assert!(holds, "{id} gives its leadership to {}, which lacks entries", packet.to());
             }
             if self.cluster.network.len() < NETWORK_MAX {
@@ -347,7 +356,7 @@ impl Schedule {
         }
         self.hear_failures();
         if let Some(raft) = self.raft(id) {
-            let votes = raft.configuration().is_voter(raft.replica());
+            let votes = raft.configuration().is_voter(raft.replica()) && raft.limit() == Limit::None;
             let told = self.told & (1 << id) != 0;
             assert!(!votes || told || raft.deadline().is_some(), "{id} has a vote and will never campaign");
         }
@@ -366,6 +375,9 @@ impl Schedule {
         let result = act(&mut self.cluster);
         if let (Some(before), Some(after)) = (before, self.view(id)) {
             Promises::changed(&before, &after, self.cluster.time(id));
+            let whole = matches!(before.limit, Limit::Bound(_)) && after.limit == Limit::None;
+            let by = if after.base == before.base { Event::WholeByAppend } else { Event::WholeBySnapshot };
+            self.totals.add(by, usize::from(whole));
             let elected = before.role != Role::Leader && after.role == Role::Leader;
             self.totals.add(Event::Elected, usize::from(elected));
             self.totals.add(Event::TransferWon, usize::from(elected && self.transfers.contains(&after.term)));

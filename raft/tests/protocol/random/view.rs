@@ -1,6 +1,6 @@
 //! What can be seen of a replica, to be compared with what it is a moment later.
 
-use raftyard_raft::{Configuration, Instant, LogIndex, LogPosition, Raft, ReplicaId, Role, Term};
+use raftyard_raft::{Configuration, Instant, Limit, LogIndex, LogPosition, Raft, ReplicaId, Role, Term};
 use std::sync::Arc;
 
 /// What can be seen of a replica.
@@ -16,6 +16,7 @@ pub(crate) struct View {
     pub(crate) configuration: Arc<Configuration>,
     pub(crate) configuration_index: LogIndex,
     pub(crate) transferee: Option<ReplicaId>,
+    pub(crate) limit: Limit,
     /// It follows, and will campaign when its time runs out.
     pub(crate) may_campaign: bool,
 }
@@ -33,6 +34,7 @@ impl View {
             configuration: raft.configuration().clone(),
             configuration_index: raft.configuration_index(),
             transferee: raft.transferee(),
+            limit: raft.limit(),
             may_campaign: raft.role() == Role::Follower && raft.deadline().is_some(),
         }
     }

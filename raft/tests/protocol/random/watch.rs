@@ -43,7 +43,7 @@ impl Watch {
     /// A message was taken by a replica.
     pub(crate) fn delivered(&mut self, packet: &Packet, raft: &Raft, keeps_promises: bool) {
         let message = packet.message();
-        if let Body::HeartbeatAnswer { sent } = message.body
+        if let Body::HeartbeatAnswer { sent, .. } = message.body
             && raft.role() == Role::Leader
             && message.term == raft.term()
             && self.sent.contains(&(raft.replica(), raft.term(), sent))

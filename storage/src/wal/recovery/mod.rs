@@ -10,13 +10,12 @@ mod walk;
 use super::error::WalError;
 use super::index::{Index, Tracked};
 use super::replay::Complete;
-use crate::format::record::Limit;
 use crate::format::segment::{BATCHES_OFFSET, BatchPlace};
 use crate::format::{BatchSeq, StoreId};
 use crate::io::{Directory, Disk, FileName, FilePath, SegmentNumber, WalId};
 use bytes::Bytes;
 use chain::{Files, Link};
-use raftyard_raft::{Configuration, GroupId, HardState, LogIndex, LogPosition, NodeId, ReplicaId};
+use raftyard_raft::{Configuration, GroupId, HardState, Limit, LogIndex, LogPosition, NodeId, ReplicaId};
 use std::sync::Arc;
 use std::time::Duration;
 use walk::Walk;
@@ -68,7 +67,23 @@ impl RecoveredGroup {
     /// A replica that was just created.
     #[must_use]
     pub fn created(group: GroupId, replica: ReplicaId, configuration: Arc<Configuration>) -> RecoveredGroup {
-        recovered(&Tracked::new(group, replica, configuration))
+        RecoveredGroup::of(&Tracked::new(group, replica, configuration))
+    }
+
+    pub(crate) fn of(tracked: &Tracked) -> RecoveredGroup {
+        RecoveredGroup {
+            group: tracked.group,
+            replica: tracked.replica,
+            hard_state: tracked.hard_state,
+            limit: tracked.limit(),
+            base: tracked.base,
+            configuration: Arc::clone(&tracked.configuration),
+            configuration_index: tracked.configuration_index,
+            last: tracked.last,
+            terms: tracked.terms.clone(),
+            configurations: tracked.configurations().to_vec(),
+            snapshot: tracked.snapshot().map(|snapshot| (snapshot.position, snapshot.bytes)),
+        }
     }
 }
 
@@ -236,7 +251,7 @@ fn finish(
     let mut stats = walk.stats;
     (stats.clean, stats.checkpoint, stats.first_segment) = (walk.clean, checkpoint, first);
     let index = walk.replay.index;
-    let mut groups: Vec<RecoveredGroup> = index.groups().map(recovered).collect();
+    let mut groups: Vec<RecoveredGroup> = index.groups().map(RecoveredGroup::of).collect();
     // The order must not depend on a hash table.
     groups.sort_unstable_by_key(|g| g.group);
     let peers = index.peers.iter().map(|(node, store)| (*node, *store)).collect();
@@ -260,20 +275,4 @@ fn finish(
 fn malformed(wal: WalId, chain: &[Link], sequence: BatchSeq, fault: crate::format::record::RecordFault) -> WalError {
     let newest = chain.last().map_or(SegmentNumber(0), |link| link.header.number);
     WalError::Malformed { file: segment_path(wal, newest), offset: 0, sequence, fault }
-}
-
-fn recovered(tracked: &Tracked) -> RecoveredGroup {
-    RecoveredGroup {
-        group: tracked.group,
-        replica: tracked.replica,
-        hard_state: tracked.hard_state,
-        limit: tracked.limit(),
-        base: tracked.base,
-        configuration: Arc::clone(&tracked.configuration),
-        configuration_index: tracked.configuration_index,
-        last: tracked.last,
-        terms: tracked.terms.clone(),
-        configurations: tracked.configurations().to_vec(),
-        snapshot: tracked.snapshot().map(|snapshot| (snapshot.position, snapshot.bytes)),
-    }
 }
