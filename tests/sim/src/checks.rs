@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     leaders: BTreeMap<(GroupId, Term), ReplicaId>,
-    /// By group: all committed entries, as term and operation (0: none).
-    committed: BTreeMap<GroupId, Vec<(Term, u64)>>,
+    /// By group: all committed entries, as term and operation (0: none), if somebody had it in memory when it was committed.
+    committed: BTreeMap<GroupId, Vec<(Term, Option<u64>)>>,
     /// By node and group: up to where its commits were compared in this life.
     compared: BTreeMap<(usize, GroupId), LogIndex>,
     /// Operations answered as applied, and where.
@@ -39,17 +39,24 @@ impl Checks {
         }
         let committed = self.committed.entry(group).or_default();
         let (left, right) = raft.entries(compared.next(), raft.commit());
-        for entry in left.iter().chain(right) {
-            let operation = if entry.kind == EntryKind::Command { operation(&entry.data) } else { 0 };
-            let found = (entry.term, operation);
-            match committed.get(entry.index.0 as usize - 1) {
-                None if committed.len() as u64 + 1 == entry.index.0 => committed.push(found),
-                None => return Err(format!("{}: commits skip to {}", place(), entry.index)),
-                Some(known) if *known != found => {
-                    let index = entry.index;
-                    return Err(format!("{}: entry {index} was committed as {known:?}, now as {found:?}", place()));
+        let mut held = left.iter().chain(right).peekable();
+        for index in (compared.0 + 1..=raft.commit().0).map(LogIndex) {
+            let entry = held.next_if(|entry| entry.index == index);
+            // What was compacted is known by nothing but what was made of it.
+            let Some(term) = raft.entry_term(index) else { continue };
+            let operation = entry.map(|e| if e.kind == EntryKind::Command { operation(&e.data) } else { 0 });
+            let found = (term, operation);
+            let next = committed.len() as u64 + 1;
+            match committed.get_mut(index.0 as usize - 1) {
+                None if next == index.0 => committed.push(found),
+                None => return Err(format!("{}: commits skip to {index}", place())),
+                Some((known, of)) if *known != term || (of.is_some() && operation.is_some() && *of != operation) => {
+                    return Err(format!(
+                        "{}: entry {index} was committed as {known:?} {of:?}, now as {found:?}",
+                        place()
+                    ));
                 }
-                Some(_) => {}
+                Some((_, of)) => *of = of.or(operation),
             }
         }
         *compared = raft.commit();
@@ -64,7 +71,7 @@ impl Checks {
     /// A client was told that its operation is applied.
     pub(crate) fn acknowledged(&mut self, group: GroupId, operation: u64, index: LogIndex) -> Result<(), String> {
         let entry = self.committed.get(&group).and_then(|entries| entries.get(index.0 as usize - 1));
-        if entry.map(|(_, committed)| *committed) != Some(operation) {
+        if entry.is_none_or(|(_, committed)| committed.is_some_and(|committed| committed != operation)) {
             return Err(format!("operation {operation} was acknowledged at {group}/{index}, but there is {entry:?}"));
         }
         match self.acknowledged.insert(operation, (group, index)) {
