@@ -80,10 +80,12 @@ impl Nodes {
             let hosts = self.hosts_of(group) as u64;
             let members = (1..=hosts).map(|n| Member { replica: ReplicaId(n), node: NodeId(n) });
             let configuration = Configuration::new(members.collect()).expect("distinct nodes");
-            let preferred_leader = Some(NodeId(group.0 % hosts + 1));
-            for OpenNode { node, .. } in &self.0[..hosts as usize] {
+            let preferred = group.0 % hosts;
+            // The one that campaigns at once comes last: then the others can vote.
+            for place in (1..=hosts).map(|n| (preferred + n) % hosts) {
+                let preferred_leader = Some(NodeId(preferred + 1));
                 let config = GroupConfig { group, configuration: configuration.clone(), preferred_leader };
-                match node.create_group(config).wait() {
+                match self.0[place as usize].node.create_group(config).wait() {
                     Ok(()) | Err(CreateGroupError::Exists(_)) => {}
                     Err(why) => return Err(why),
                 }
