@@ -30,6 +30,9 @@ pub(crate) fn run(load: &Load, trigger: &Path) -> Result<String, Broken> {
         return Err(format!("the rig: nothing to break the disk under; others: {}", load.refusals()));
     }
     let led = led_by_first(load, &shared);
+    if led == 0 {
+        return Err("the rig: the node whose disk is to fail leads nothing".to_owned());
+    }
     File::create(trigger).map_err(|error| format!("the rig: {}: {error}", trigger.display()))?;
     let latched = load
         .wait_for(LATCHES_WITHIN, Load::log_failed)
