@@ -5,6 +5,7 @@
 
 use crate::Broken;
 use crate::load::Load;
+use crate::random::Random;
 use raftyard::GroupId;
 use std::fs::File;
 use std::path::Path;
@@ -14,6 +15,8 @@ use std::time::Duration;
 const BEFORE: u64 = 20;
 /// Acknowledged after it failed, in every group that other nodes hold.
 const AFTER: u64 = 20;
+/// When the disk fails at the latest, after that.
+const FAILS_AFTER_MS_MAX: u32 = 1500;
 /// How long the rig's own steps may take.
 const RIG_WITHIN: Duration = Duration::from_secs(60);
 /// How long the log may take until a write meets the error.
@@ -23,12 +26,14 @@ const MOVES_WITHIN: Duration = Duration::from_secs(15);
 /// How long the load goes on then.
 const GOES_ON: Duration = Duration::from_secs(1);
 
-pub(crate) fn run(load: &Load, trigger: &Path) -> Result<String, Broken> {
+pub(crate) fn run(load: &Load, trigger: &Path, seed: u64) -> Result<String, Broken> {
     let (shared, lone): (Vec<GroupId>, Vec<GroupId>) =
         load.nodes.groups().iter().partition(|group| load.nodes.hosts_of(**group) > 1);
     if load.wait_for_more(&load.nodes.groups(), BEFORE, RIG_WITHIN).is_none() {
         return Err(format!("the rig: nothing to break the disk under; others: {}", load.refusals()));
     }
+    // At any place of a segment, and in any step of the next one's making.
+    std::thread::sleep(Duration::from_millis(Random::new(seed).below(FAILS_AFTER_MS_MAX).into()));
     let led = led_by_first(load, &shared);
     if led == 0 {
         return Err("the rig: the node whose disk is to fail leads nothing".to_owned());

@@ -92,7 +92,9 @@ fn main() -> ExitCode {
         Command::Load { seconds } => load(&arguments.place, seconds.map(Duration::from_secs_f64)),
         Command::Verify => verify(&arguments.place),
         Command::Full { filler } => start(&arguments.place).and_then(|load| full::run(&load, filler, &arguments.place)),
-        Command::Error { trigger } => start(&arguments.place).and_then(|load| error::run(&load, trigger)),
+        Command::Error { trigger } => {
+            start(&arguments.place).and_then(|load| error::run(&load, trigger, arguments.place.seed))
+        }
     };
     // Not by a return: what a node does in good order at its end is not under test, and a dead disk may make it wait.
     let code = match done {
