@@ -22,7 +22,7 @@ const RIG_WITHIN: Duration = Duration::from_secs(60);
 /// How long the log may take until a write meets the error.
 const LATCHES_WITHIN: Duration = Duration::from_secs(20);
 /// How long the other nodes may take until all groups serve.
-const MOVES_WITHIN: Duration = Duration::from_secs(15);
+const MOVES_WITHIN: Duration = Duration::from_secs(5);
 /// How long the load goes on then.
 const GOES_ON: Duration = Duration::from_secs(1);
 
