@@ -16,7 +16,7 @@ readonly LINE='log failed .*wal-0/segment-[0-9]*\.wal: .*Input/output error.*; s
 rig_arguments "scripts/disk_error.sh [ROUNDS] [SEED]" 20 "$@"
 need nbdkit:nbdkit nbdfuse:libnbd-bin fusermount3:fuse3 mkfs.ext4:e2fsprogs losetup:mount
 [[ -c /dev/fuse ]] || skip "there is no /dev/fuse"
-rig_prepare disk-error
+rig_prepare disk-error rig_attach_nbdkit
 
 # attach writes|flushes
 attach() {

@@ -12,7 +12,7 @@ readonly IMAGE_MIB=256
 
 rig_arguments "scripts/disk_full.sh [ROUNDS] [SEED]" 20 "$@"
 need mkfs.ext4:e2fsprogs losetup:mount
-rig_prepare disk-full
+rig_prepare disk-full rig_attach_plain
 
 echo "| round | full, and room again | everything after the next start |"
 echo "|---|---|---|"

@@ -1,9 +1,10 @@
 # shellcheck shell=bash
 # A disk that can be broken: an ext4 image on a loop device, for scripts/power_loss.sh, disk_full.sh and disk_error.sh,
-# which source this. Everything it makes is below $rig, and gone when the script ends.
+# which source this. Everything it makes is below $rig. Nothing stays mounted, attached or running when the script ends,
+# and no file where it did not fail.
 #
-#   ext4 at $mount - loop device - $mount's fuse file (nbdfuse) - nbdkit with its filters - $image
-#   ext4 at $mount - loop device - $image                                                     (rig_attach_plain)
+#   rig_attach_nbdkit    ext4 at $mount - loop device - file of nbdfuse - nbdkit with its filters - $image
+#   rig_attach_plain     ext4 at $mount - loop device - $image
 
 # What a script ends with when this machine doesn't allow what it needs.
 readonly SKIPPED=77
@@ -63,7 +64,8 @@ need() {
     fi
 }
 
-# Builds the workload and makes the place for everything: rig_prepare NAME
+# Builds the workload, makes the place for everything, and tries whether this machine allows it.
+# rig_prepare NAME rig_attach_plain|rig_attach_nbdkit
 rig_prepare() {
     cargo build --quiet --release --locked -p raftyard-disk
     workload="${CARGO_TARGET_DIR:-target}/release/raftyard-disk"
@@ -77,7 +79,12 @@ rig_prepare() {
     ulimit -c 0
     trap rig_end EXIT
     trap 'exit 130' INT TERM
-    losetup -f >/dev/null 2>&1 || skip "no loop device: $(losetup -f 2>&1)"
+    make_image 16
+    case "$2" in
+        rig_attach_nbdkit) rig_attach_nbdkit file "$image" ;;
+        rig_attach_plain) rig_attach_plain ;;
+    esac
+    rig_detach
 }
 
 # An empty file system. make_image MIB
@@ -105,12 +112,12 @@ rig_attach_nbdkit() {
     # The cache of its filter is an unlinked file in TMPDIR: gone with the process.
     TMPDIR="$rig" nbdkit --foreground --unix "$socket" "$@" >>"$rig/nbdkit.log" 2>&1 &
     nbdkit_pid=$!
-    wait_until test -S "$socket"
+    wait_until test -S "$socket" 2>/dev/null || skip "nbdkit does not start here: $(tail -n 1 "$rig/nbdkit.log")"
     nbdfuse --pidfile "$rig/nbdfuse.pid" "$rig/fuse/disk" --unix "$socket" >>"$rig/nbdfuse.log" 2>&1 &
     nbdfuse_pid=$!
     # It aborts when its server dies; the shell need not tell.
     disown "$nbdfuse_pid"
-    wait_until test -s "$rig/nbdfuse.pid"
+    wait_until test -s "$rig/nbdfuse.pid" 2>/dev/null || skip "nbdfuse does not start here: $(tail -n 1 "$rig/nbdfuse.log")"
     rig_mount "$rig/fuse/disk"
 }
 
@@ -120,8 +127,9 @@ rig_attach_plain() {
 }
 
 rig_mount() {
-    loop="$(losetup --find --show "$1")" || skip "no loop device can be set up here"
-    mount -t ext4 "$loop" "$mount" || skip "an image can't be mounted here"
+    local error
+    loop="$(losetup --find --show "$1" 2>"$rig/error")" || skip "no loop device can be set up: $(head -n 1 "$rig/error")"
+    error="$(mount -t ext4 "$loop" "$mount" 2>&1)" || skip "an image can't be mounted: ${error%%$'\n'*}"
 }
 
 # The moment of the power loss: what nbdkit had not written is gone, and every request fails from now on.

@@ -18,7 +18,7 @@ readonly LOSS_MS_MAX=2500
 rig_arguments "scripts/power_loss.sh [ROUNDS] [SEED]" 60 "$@"
 need nbdkit:nbdkit nbdfuse:libnbd-bin fusermount3:fuse3 mkfs.ext4:e2fsprogs losetup:mount
 [[ -c /dev/fuse ]] || skip "there is no /dev/fuse"
-rig_prepare power-loss
+rig_prepare power-loss rig_attach_nbdkit
 
 attach() {
     # Unflushed writes stay in its cache and are lost with it. A flush that is cut short has written some of its blocks.
