@@ -64,19 +64,23 @@ fresh() {
 }
 
 block=64K
-echo "| round | loss after ms | blocks of | acknowledged | verdict |"
-echo "|---|---|---|---|---|"
+echo "| round | loss after ms | blocks of | how | acknowledged | verdict |"
+echo "|---|---|---|---|---|---|"
 total=0
 for ((round = 1; round <= rounds; round++)); do
     (((round - 1) % ROUNDS_A_DIRECTORY)) || fresh
     draw 2
     block=$((4 << (4 * drawn)))K
+    draw 4
+    how=(--depth $((1 + drawn)))
+    draw 2
+    if ((drawn)); then how+=(--linked-sync); fi
     draw "$LOSS_MS_MAX"
     after_ms=$drawn
-    lose "$round" "$after_ms"
+    lose "$round" "$after_ms" "${how[@]}"
     count_acknowledged
     total=$((total + acknowledged))
-    echo "| $round | $after_ms | $block | $acknowledged | $verdict |"
+    echo "| $round | $after_ms | $block | ${how[*]} | $acknowledged | $verdict |"
     if ((kept != 0)); then
         echo "FAIL: round $round of $rounds lost what was acknowledged; seed $seed"
         exit 1
@@ -96,7 +100,7 @@ for ((round = 1; round <= CONTROL_ROUNDS; round++)); do
     after_ms=$((1000 + drawn))
     lose "$round" "$after_ms" --durability-none --segment-bytes $((64 << 20))
     count_acknowledged
-    echo "| control $round | $after_ms | $block | $acknowledged | $verdict |"
+    echo "| control $round | $after_ms | $block | --durability-none | $acknowledged | $verdict |"
     # A loss at the very end of a flush loses nothing: not every round must, but one.
     lost="$(sed -n 's/.*lost=\([0-9]*\).*/\1/p' <<<"$verdict")"
     if ((${lost:-0} > 0)); then lossy=$((lossy + 1)); fi

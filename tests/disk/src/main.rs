@@ -20,7 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use ledger::Ledger;
 use load::Load;
 use nodes::{Nodes, Settings};
-use raftyard::Durability;
+use raftyard::{Durability, WriteMode};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -54,6 +54,12 @@ struct Place {
     /// Acknowledge what no disk holds yet.
     #[arg(long)]
     durability_none: bool,
+    /// Make a batch durable by a write and a linked sync, not by one write.
+    #[arg(long)]
+    linked_sync: bool,
+    /// Batches being written at once.
+    #[arg(long, default_value_t = 1)]
+    depth: usize,
     /// Bytes of a segment: small, so that a run goes through many.
     #[arg(long, default_value_t = 1 << 20)]
     segment_bytes: u64,
@@ -112,7 +118,8 @@ fn main() -> ExitCode {
 
 fn open(place: &Place) -> Result<Nodes, Broken> {
     let durability = if place.durability_none { Durability::None } else { Durability::Sync };
-    let settings = Settings { durability, segment_bytes: place.segment_bytes };
+    let write_mode = if place.linked_sync { WriteMode::LinkedSync } else { WriteMode::Dsync };
+    let settings = Settings { durability, segment_bytes: place.segment_bytes, write_mode, wal_depth: place.depth };
     Nodes::open(&place.dirs, settings).map_err(|error| format!("the node does not open: {error}"))
 }
 

@@ -5,7 +5,7 @@ use crate::value;
 use bytes::Bytes;
 use raftyard::{
     Commands, Configuration, CreateGroupError, Durability, GroupConfig, GroupHandle, GroupId, LogIndex, Member, Node,
-    NodeConfig, NodeId, OpenError, ReplicaId, Responses, StateMachine,
+    NodeConfig, NodeId, OpenError, ReplicaId, Responses, StateMachine, WriteMode,
 };
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -23,6 +23,9 @@ const LONE_GROUPS: u64 = 4;
 pub(crate) struct Settings {
     pub(crate) durability: Durability,
     pub(crate) segment_bytes: u64,
+    pub(crate) write_mode: WriteMode,
+    /// Batches being written at once.
+    pub(crate) wal_depth: usize,
 }
 
 /// What one replica applied, in order: each index, and the number of the value that was found there, `None` where its
@@ -133,6 +136,8 @@ fn config(node: NodeId, directory: &Path, addresses: &BTreeMap<NodeId, SocketAdd
         peers: addresses.clone(),
         pin: false,
         durability: settings.durability,
+        write_mode: settings.write_mode,
+        wal_depth: settings.wal_depth,
         // Short, so that a round is: correctness doesn't depend on them.
         heartbeat_interval: Duration::from_millis(30),
         election_timeout_min: Duration::from_millis(200),
