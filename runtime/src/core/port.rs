@@ -122,7 +122,10 @@ impl Extend<Answer> for VecDeque<Output> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Notice {
     /// The core's log failed: it acknowledges nothing more.
-    #[error("core {core:?}: the write-ahead log failed and acknowledges nothing more: {failure}")]
+    #[error(
+        "core {}: the log failed and acknowledges nothing more: {failure}; see to the disk of data_dir, then start this \
+         node again", core.0
+    )]
     WalFailed {
         /// The core.
         core: CoreId,

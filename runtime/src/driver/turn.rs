@@ -4,10 +4,11 @@ use super::ring::{Event, Place};
 use super::shared::Shared;
 use super::{CoreLost, clock, link};
 use crate::core::Core;
-use crate::core::port::{Input, Output};
+use crate::core::port::{Input, Notice, Output};
 use crate::mail::{Answer, Mail};
 use raftyard_raft::Instant;
 use std::io;
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -101,7 +102,7 @@ fn carry_out(shared: &Rc<Shared>, core: &mut Core, now: Instant) -> io::Result<(
             Output::Dial { link, node, core } => link::dial(shared, link, node, core),
             Output::Close(link) => link::close(shared, link),
             Output::Notice(notice) => {
-                tracing::error!("{notice}");
+                tell(&notice, disk.root());
                 if notice.is_fatal() {
                     shared.ending.set(true);
                 }
@@ -169,4 +170,12 @@ fn hear(shared: &Rc<Shared>, sleep: Duration) -> io::Result<()> {
         link::accept(shared)?;
     }
     Ok(())
+}
+
+/// A node may have its logs on several disks, and a machine several nodes.
+fn tell(notice: &Notice, data_dir: &Path) {
+    match notice {
+        Notice::WalFailed { .. } => tracing::error!(data_dir = %data_dir.display(), "{notice}"),
+        Notice::Refused(_) => tracing::error!("{notice}"),
+    }
 }

@@ -130,6 +130,7 @@ fn a_failed_write_latches_the_core_and_everybody_is_told() {
         assert_eq!(rig.answer(&answer), unknown(Unknown::WalFailed));
         assert!(matches!(&rig.notices[..], [Notice::WalFailed { .. }]), "{:?}", rig.notices);
         assert!(rig.notices[0].to_string().contains("segment-"), "it names the file: {}", rig.notices[0]);
+        assert!(rig.notices[0].to_string().contains("see to the disk"), "it says what to do: {}", rig.notices[0]);
         let later = rig.propose(1, b"never");
         rig.settle();
         assert_eq!(rig.answer(&later), not_proposed(NotProposed::WalFailed));

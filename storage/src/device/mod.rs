@@ -22,7 +22,7 @@ use std::fs::File;
 use std::io;
 use std::io::Write as _;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Submission entries one operation can need: a write and its linked sync.
 const ENTRIES_PER_OPERATION: usize = 2;
@@ -81,6 +81,12 @@ impl UringDisk {
             next_file: 0,
             eventfd: None,
         })
+    }
+
+    /// The directory that its files are below.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.directories.root
     }
 
     /// Lets every completion add to this eventfd.
