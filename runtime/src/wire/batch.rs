@@ -389,6 +389,6 @@ mod tests {
 
     #[test]
     fn the_layout_is_the_documented_one() {
-        assert_eq!(format_descriptor(), 2_174_799_123, "the layout of messages changed: raise WIRE_VERSION");
+        assert_eq!(format_descriptor(), 2_299_873_739, "the layout of messages changed: raise WIRE_VERSION");
     }
 }
