@@ -8,8 +8,9 @@ use std::fmt;
 pub(crate) const GROUPS_MANY: u64 = 10_000;
 /// Entries of one durable write in the batched cases, each of another group.
 const ENTRIES_BATCHED: u64 = 64;
-/// Random bytes that payloads are cut from: more than any window of a compressor.
-const POOL_BYTES: usize = 16 << 20;
+/// Random bytes that payloads are cut from: more than any window of a compressor, and few enough to stay in the cache, as
+/// an entry is that has just come from a socket.
+const POOL_BYTES: usize = 1 << 20;
 
 /// One question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
