@@ -2,6 +2,10 @@
 //!
 //! A refusal is one clear line on standard error and a non-zero code; nothing here panics on what a person typed.
 
+pub(crate) mod interrupt;
+pub(crate) mod progress;
+pub(crate) mod stdout;
+
 use crate::bench::{self, BenchArgs, BenchError};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
