@@ -174,6 +174,8 @@ mod tests {
     fn depth_is_raised_only_where_the_device_works_in_parallel() {
         let one_at_a_time = cells(|cell| 100.0 * cell.depth as f64);
         assert_eq!(Advice::from(&one_at_a_time).wal_depth, 1);
+        let hardly = cells(|cell| [100.0, 108.0, 125.0][cell.depth / 2]);
+        assert_eq!(Advice::from(&hardly).wal_depth, 1, "a tenth less is not worth smaller batches");
         let parallel = cells(|_| 100.0);
         assert_eq!(Advice::from(&parallel).wal_depth, 4);
         let up_to_two = cells(|cell| if cell.depth == 4 { 250.0 } else { 100.0 });

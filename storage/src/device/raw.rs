@@ -345,4 +345,16 @@ mod tests {
             assert_eq!(written.next_multiple_of(bytes), (9 + depth) * bytes, "{how:?}");
         }
     }
+
+    #[test]
+    fn a_write_that_fails_is_told_and_nothing_stays_in_flight() {
+        let path = std::env::current_exe().unwrap();
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path).unwrap();
+        let file = RawFile { file, bytes: 1 << 20 };
+        for mode in [WriteMode::Dsync, WriteMode::LinkedSync] {
+            let how = RawWrites { bytes: 4096, mode, depth: 4, registered: false, polled: false };
+            let error = file.write(how, |_| panic!("none is durable")).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EBADF));
+        }
+    }
 }
