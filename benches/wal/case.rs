@@ -118,7 +118,7 @@ impl Writer {
         (group, index, self.payloads.cut(&mut self.random, self.value_bytes))
     }
 
-    /// The first entries of all its groups: a node's groups exist before it is loaded.
+    /// How many groups it has.
     pub(crate) fn groups(&self) -> usize {
         self.next.len()
     }

@@ -26,6 +26,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Whatever went wrong, as the line that is printed.
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -76,8 +77,10 @@ fn introduce(options: &Options) {
         "{} rounds of {} s a side after {} s of warm-up; medians, ratios within a round\n\
          raftyard: one thread owns the log and its device, and writers are tasks on it, as in a node\n\
          raft-engine 0.4: every writer is a thread, as its interface has it; sync on every write, {}\n\
-         CPU: of this process, kernel time included; machine: of the whole machine, the kernel's own threads and \
+         CPU: us of this process, kernel time included; machine: us of the whole machine, the kernel's own threads and \
          strangers included\n\
+         elsewhere: share of the machine's CPU time that this process didn't get; rounds in which strangers had much of \
+         it are left out where any other is left\n\
          written: bytes a byte of payload, padding and zero-filling included; write B: bytes of one write",
         options.rounds,
         options.seconds,
@@ -116,6 +119,7 @@ impl Bench<'_> {
         let case = report.case;
         self.bar.set_message(format!("round {}: {case}", round + 1));
         self.bar.tick();
+        sample::wait_for_quiet(Duration::from_secs(self.options.patience.into()));
         report.floor.push(floor::run(&self.floor, BLOCK_BYTES, self.options)?);
         if round.is_multiple_of(2) {
             report.ours.push(self.side(ours::run, &case)?);
@@ -138,6 +142,7 @@ impl Bench<'_> {
         if self.interrupted.load(Ordering::Relaxed) {
             return Err("interrupted; what it made is removed".into());
         }
+        sample::wait_for_quiet(Duration::from_secs(self.options.patience.into()));
         let dir = tempfile::Builder::new().prefix("raftyard-wal-bench-").tempdir_in(&self.options.dir)?;
         side(case, self.options, &self.payloads, dir.path())
     }

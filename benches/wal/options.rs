@@ -50,6 +50,10 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value_t = Wake::Ring)]
     pub(crate) wake: Wake,
 
+    /// Seconds to wait at most, before each side of each round, for a machine that has nothing else to do
+    #[arg(long, value_name = "S", default_value_t = 0, value_parser = clap::value_parser!(u16).range(0..=3600))]
+    pub(crate) patience: u16,
+
     /// Leave raft-engine's files as it makes them by default, instead of filling them before they are used
     #[arg(long)]
     pub(crate) rival_unfilled: bool,

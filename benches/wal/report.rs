@@ -2,12 +2,12 @@
 
 use crate::case::Case;
 use crate::options::Options;
-use crate::sample::{Sample, median};
+use crate::sample::{ELSEWHERE_MAX, Sample, median};
 use serde::Serialize;
 use std::fmt;
 
 const NAME_WIDTH: usize = 24;
-const WIDTH: usize = 13;
+const WIDTH: usize = 12;
 
 /// What Raftyard's log is to reach.
 const OPS_BY_RIVAL_MIN: f64 = 2.0;
@@ -34,6 +34,8 @@ pub(crate) struct CaseReport {
     pub(crate) floor: Vec<Sample>,
     /// The device, as much at a time as a batch of this case has.
     pub(crate) floor_of_batch: Vec<Sample>,
+    /// Rounds that the table is made of: those in which the machine had little else to do, or all if there is none.
+    pub(crate) rounds: Vec<usize>,
     pub(crate) ratios: Ratios,
 }
 
@@ -61,13 +63,23 @@ impl CaseReport {
             queue: Vec::new(),
             floor: Vec::new(),
             floor_of_batch: Vec::new(),
+            rounds: Vec::new(),
             ratios: Ratios::default(),
         }
     }
 
     pub(crate) fn finish(&mut self) {
+        let quiet = |round: &usize| {
+            let sides = [&self.ours, &self.rival, &self.floor];
+            sides.iter().all(|side| side[*round].elsewhere < ELSEWHERE_MAX)
+        };
+        let all = 0..self.ours.len();
+        self.rounds = all.clone().filter(quiet).collect();
+        if self.rounds.is_empty() {
+            self.rounds = all.collect();
+        }
         let ratio = |theirs: &[Sample], field: fn(&Sample) -> f64| {
-            median(self.ours.iter().zip(theirs).map(|(ours, theirs)| field(ours) / field(theirs)))
+            median(self.rounds.iter().map(|&round| field(&self.ours[round]) / field(&theirs[round])))
         };
         self.ratios = Ratios {
             ops_per_s: ratio(&self.rival, |s| s.ops_per_s),
@@ -90,24 +102,25 @@ impl fmt::Display for CaseReport {
             "p50 us".to_owned(),
             "p99 us".to_owned(),
             "p99.9 us".to_owned(),
-            format!("CPU us/{unit}"),
+            format!("CPU/{unit}"),
             "machine".to_owned(),
+            "elsewhere".to_owned(),
             "written".to_owned(),
             "write B".to_owned(),
         ];
         writeln!(f, "{}", "-".repeat(NAME_WIDTH + heads.len() * WIDTH))?;
-        writeln!(f, "{}", self.name)?;
+        writeln!(f, "{} ({} of {} rounds)", self.name, self.rounds.len(), self.ours.len())?;
         row(f, "", &heads)?;
         let logs = [("raftyard", &self.ours), ("raft-engine", &self.rival), ("raftyard, by a queue", &self.queue)];
         for (name, samples) in logs.iter().filter(|(_, samples)| !samples.is_empty()) {
-            let s = Sample::medians(samples);
+            let s = self.medians(samples);
             let mut cells = cells(&s, entries).to_vec();
             cells.push(format!("{:.2}", s.written));
             cells.extend((s.write_bytes > 0.0).then(|| thousands(s.write_bytes)));
             row(f, name, &cells)?;
         }
         for (name, samples) in [("device, 4 KiB", &self.floor), ("device, a batch", &self.floor_of_batch)] {
-            let s = Sample::medians(samples);
+            let s = self.medians(samples);
             let mut cells = cells(&s, 1.0).to_vec();
             cells.extend([String::new(), thousands(s.write_bytes)]);
             row(f, name, &cells)?;
@@ -117,6 +130,11 @@ impl fmt::Display for CaseReport {
 }
 
 impl CaseReport {
+    fn medians(&self, samples: &[Sample]) -> Sample {
+        let chosen = self.rounds.iter().map(|&round| samples[round].clone()).collect::<Vec<_>>();
+        Sample::medians(&chosen)
+    }
+
     fn rows_of_ratios(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let r = &self.ratios;
         let by = |ratio: f64| format!("{ratio:.2}");
@@ -145,7 +163,7 @@ impl CaseReport {
 }
 
 /// Rates are of writes, and so is CPU; both are told of `parts` in each.
-fn cells(s: &Sample, parts: f64) -> [String; 6] {
+fn cells(s: &Sample, parts: f64) -> [String; 7] {
     [
         thousands(s.ops_per_s * parts),
         format!("{:.1}", s.p50_us),
@@ -153,6 +171,7 @@ fn cells(s: &Sample, parts: f64) -> [String; 6] {
         format!("{:.1}", s.p999_us),
         format!("{:.2}", s.cpu_us / parts),
         format!("{:.2}", s.machine_us / parts),
+        format!("{:.0} %", s.elsewhere * 100.0),
     ]
 }
 

@@ -7,6 +7,14 @@ use std::time::{Duration, Instant};
 /// Longest latency told apart from longer ones, in nanoseconds.
 const LATENCY_NS_MAX: u64 = 10_000_000_000;
 
+/// In a round on a quiet machine less than this share of its CPU time goes elsewhere. Up to a fifth is the kernel's own,
+/// for our writes.
+pub(crate) const ELSEWHERE_MAX: f64 = 0.35;
+/// And before it, while this process does nothing, less than this.
+const ELSEWHERE_IDLE_MAX: f64 = 0.1;
+/// How long one look at the machine takes.
+const QUIET_LOOK: Duration = Duration::from_millis(300);
+
 /// An empty histogram of nanoseconds.
 pub(crate) fn latencies() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).expect("the bounds are constant")
@@ -43,6 +51,8 @@ pub(crate) struct Sample {
     pub(crate) cpu_us: f64,
     /// Of the whole machine, an operation: with the kernel's own threads, and with whatever else ran.
     pub(crate) machine_us: f64,
+    /// Share of the machine's CPU time that went elsewhere: to the kernel's own threads, and to strangers.
+    pub(crate) elsewhere: f64,
     /// Bytes written, a byte of payload.
     pub(crate) written: f64,
     /// Bytes of one write to the device, where known.
@@ -61,6 +71,8 @@ impl Sample {
         let ops = latencies.len().max(1) as f64;
         let per_op = |from: Duration, to: Duration| (to.saturating_sub(from)).as_secs_f64() * 1e6 / ops;
         let at = |quantile| latencies.value_at_quantile(quantile) as f64 / 1e3;
+        let (busy, own) = (end.machine_busy.saturating_sub(begin.machine_busy), end.cpu.saturating_sub(begin.cpu));
+        let machine = (end.at - begin.at) * cpus();
         let written = handed.unwrap_or(end.written.saturating_sub(begin.written)) as f64;
         Sample {
             ops_per_s: latencies.len() as f64 / end.at.duration_since(begin.at).as_secs_f64(),
@@ -69,6 +81,7 @@ impl Sample {
             p999_us: at(0.999),
             cpu_us: per_op(begin.cpu, end.cpu),
             machine_us: per_op(begin.machine_busy, end.machine_busy),
+            elsewhere: busy.saturating_sub(own).as_secs_f64() / machine.as_secs_f64(),
             written: written / (ops * payload_bytes as f64),
             write_bytes: 0.0,
         }
@@ -84,6 +97,7 @@ impl Sample {
             p999_us: of(|s| s.p999_us),
             cpu_us: of(|s| s.cpu_us),
             machine_us: of(|s| s.machine_us),
+            elsewhere: of(|s| s.elsewhere),
             written: of(|s| s.written),
             write_bytes: of(|s| s.write_bytes),
         }
@@ -99,6 +113,24 @@ pub(crate) fn median(numbers: impl Iterator<Item = f64>) -> f64 {
         len if len % 2 == 1 => sorted[len / 2],
         len => (sorted[len / 2 - 1] + sorted[len / 2]) / 2.0,
     }
+}
+
+/// Sleeps until the machine has little else to do, but no longer than that.
+pub(crate) fn wait_for_quiet(patience: Duration) {
+    let began = Instant::now();
+    while began.elapsed() < patience {
+        let before = Mark::now();
+        std::thread::sleep(QUIET_LOOK);
+        let after = Mark::now();
+        let busy = after.machine_busy.saturating_sub(before.machine_busy);
+        if busy.as_secs_f64() < ELSEWHERE_IDLE_MAX * ((after.at - before.at) * cpus()).as_secs_f64() {
+            return;
+        }
+    }
+}
+
+fn cpus() -> u32 {
+    std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX))
 }
 
 /// CPU time of all threads of this process, user and kernel: what getrusage adds up.
