@@ -36,6 +36,8 @@ pub(crate) struct CaseReport {
     pub(crate) floor_of_batch: Vec<Sample>,
     /// Rounds that the table is made of: those in which the machine had little else to do, or all if there is none.
     pub(crate) rounds: Vec<usize>,
+    /// Whether these were quiet.
+    pub(crate) quiet: bool,
     pub(crate) ratios: Ratios,
 }
 
@@ -64,6 +66,7 @@ impl CaseReport {
             floor: Vec::new(),
             floor_of_batch: Vec::new(),
             rounds: Vec::new(),
+            quiet: true,
             ratios: Ratios::default(),
         }
     }
@@ -75,7 +78,8 @@ impl CaseReport {
         };
         let all = 0..self.ours.len();
         self.rounds = all.clone().filter(quiet).collect();
-        if self.rounds.is_empty() {
+        self.quiet = !self.rounds.is_empty();
+        if !self.quiet {
             self.rounds = all.collect();
         }
         let ratio = |theirs: &[Sample], field: fn(&Sample) -> f64| {
@@ -109,7 +113,10 @@ impl fmt::Display for CaseReport {
             "write B".to_owned(),
         ];
         writeln!(f, "{}", "-".repeat(NAME_WIDTH + heads.len() * WIDTH))?;
-        writeln!(f, "{} ({} of {} rounds)", self.name, self.rounds.len(), self.ours.len())?;
+        match self.quiet {
+            true => writeln!(f, "{} ({} of {} rounds)", self.name, self.rounds.len(), self.ours.len())?,
+            false => writeln!(f, "{} ({} rounds, NONE ON A QUIET MACHINE)", self.name, self.rounds.len())?,
+        }
         row(f, "", &heads)?;
         let logs = [("raftyard", &self.ours), ("raft-engine", &self.rival), ("raftyard, by a queue", &self.queue)];
         for (name, samples) in logs.iter().filter(|(_, samples)| !samples.is_empty()) {
