@@ -4,6 +4,7 @@
 
 mod bench;
 mod cli;
+mod wal_tools;
 
 use std::process::ExitCode;
 

@@ -2,7 +2,12 @@
 //!
 //! A refusal is one clear line on standard error and a non-zero code; nothing here panics on what a person typed.
 
+pub(crate) mod interrupt;
+pub(crate) mod progress;
+pub(crate) mod stdout;
+
 use crate::bench::{self, BenchArgs, BenchError};
+use crate::wal_tools::{self, WalArgs};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
 use std::io::Write;
@@ -29,6 +34,8 @@ struct Cli {
 enum Command {
     /// Runs a whole cluster in this process, drives load, verifies every answer, and prints what it measured.
     Bench(BenchArgs),
+    /// Tools for logs and their disks.
+    Wal(WalArgs),
 }
 
 /// Runs the program with these arguments, the first being its own name.
@@ -47,18 +54,29 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     start_log();
-    let Command::Bench(args) = cli.command;
-    match bench::run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("raftyard bench: {error}"));
-            ExitCode::from(match error {
-                BenchError::Interrupted => EXIT_INTERRUPTED,
-                BenchError::Unverified { .. } => EXIT_UNVERIFIED,
-                _ => EXIT_FAILED,
-            })
-        }
+    match cli.command {
+        Command::Bench(args) => match bench::run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => refuse(
+                &format!("raftyard bench: {error}"),
+                match error {
+                    BenchError::Interrupted => EXIT_INTERRUPTED,
+                    BenchError::Unverified { .. } => EXIT_UNVERIFIED,
+                    _ => EXIT_FAILED,
+                },
+            ),
+        },
+        Command::Wal(args) => match wal_tools::run(args) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) if error.is_interrupt() => refuse(&error.to_string(), EXIT_INTERRUPTED),
+            Err(error) => refuse(&error.to_string(), EXIT_FAILED),
+        },
     }
+}
+
+fn refuse(line: &str, code: u8) -> ExitCode {
+    complain(line);
+    ExitCode::from(code)
 }
 
 /// One line on standard error. Where nobody takes it, the exit code still tells.
@@ -117,6 +135,10 @@ mod tests {
             (&["bench", "--durability", "maybe"], "--durability"),
             (&["bench", "--wrong"], "--wrong"),
             (&["bunch"], "bunch"),
+            (&["wal", "prove"], "prove"),
+            (&["wal", "probe", "--seconds", "1"], "--seconds"),
+            (&["wal", "probe", "--seconds", "soon"], "--seconds"),
+            (&["wal", "probe", "--dirs", "."], "--dirs"),
         ] {
             let line = refusal(arguments);
             assert!(line.contains(names) && !line.contains('\n'), "{arguments:?}: {line}");
