@@ -123,6 +123,15 @@ impl Raft {
         Some(Limit::None)
     }
 
+    /// An operator forced this replica to lead with what it has. What it lost is given up; what it has from `first` on, the
+    /// group's log from then on, begins a new time.
+    pub(crate) fn give_up_bound(&mut self, first: LogIndex) {
+        if matches!(self.limit(), Limit::Bound(_)) {
+            let rare = self.rare();
+            (rare.limit, rare.lifted) = (Limit::None, Some(first));
+        }
+    }
+
     /// The replica is whole again by its log up to `by`, and may campaign.
     fn lift(&mut self, now: Instant, by: LogIndex) {
         let rare = self.rare();
