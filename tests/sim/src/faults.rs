@@ -73,7 +73,8 @@ impl World {
                 self.tell(|_| format!("the clock of node {} jumps ahead by {by:?}", node + 1));
             }
             835..860 => self.lose_disk(node),
-            860..940 => self.prepare_ambush(),
+            860..915 => self.prepare_ambush(),
+            915..945 => self.rot(node),
             _ => self.mend(),
         }
         let pause = self.rng.micros(20_000, 400_000);
@@ -281,7 +282,7 @@ impl World {
     /// one, under its old name, and creates its groups anew. Nobody may listen to it.
     fn lose_disk(&mut self, node: usize) {
         let known = (0..self.nodes.len()).all(|other| other == node || self.nodes[node].known_by.contains(&other));
-        if self.nodes.iter().any(|node| node.lost) || !known || !self.can_lose(node) {
+        if self.nodes.iter().any(|node| node.lost || node.rotten) || !known || !self.can_lose(node) {
             return;
         }
         self.hits.hit("disk lost");

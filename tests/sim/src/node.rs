@@ -140,6 +140,12 @@ pub(crate) struct SimNode {
     pub(crate) paused_until: Instant,
     /// Its disk was lost: it will never hold a group again.
     pub(crate) lost: bool,
+    /// Something on its disk went bad.
+    pub(crate) rotten: bool,
+    /// A replica of it is limited.
+    pub(crate) limited: bool,
+    /// A replica of it knows nothing of what it held.
+    pub(crate) forgetful: bool,
     /// Nodes that know it, durably, by the disk it has, or had when it was lost.
     pub(crate) known_by: BTreeSet<usize>,
     clock: Clock,
@@ -162,6 +168,9 @@ impl SimNode {
             stalled_until: Instant(0),
             paused_until: Instant(0),
             lost: false,
+            rotten: false,
+            limited: false,
+            forgetful: false,
             known_by: BTreeSet::new(),
             clock: Clock {
                 origin: Instant(0),
