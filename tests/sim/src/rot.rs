@@ -2,19 +2,22 @@
 //! newest window rots, no log can tell it from a torn write, and this is not asked of it.
 
 use crate::world::World;
-use raftyard_raft::Limit;
-use raftyard_storage::format::batch::{claimed_bytes, decode};
+use raftyard_raft::{GroupId, Limit};
+use raftyard_storage::format::batch::{Batch, claimed_bytes, decode};
+use raftyard_storage::format::record::{Record, decode_all};
 use raftyard_storage::format::segment::{BATCHES_OFFSET, decode_header};
 use raftyard_storage::io::{BLOCK_BYTES, Directory, FileName, FilePath, WalId};
 use raftyard_storage::sim::{SECTOR_BYTES, SimDisk};
 
 /// One batch on a disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Place {
     file: FilePath,
     start: usize,
     end: usize,
     sequence: u64,
+    /// Groups that it has entries of.
+    groups: Vec<GroupId>,
 }
 
 impl World {
@@ -32,7 +35,7 @@ impl World {
         let many = self.rng.chance(20) && batches.get(place + 1).is_some_and(|next| next.sequence <= proved);
         self.hits.hit(if many { "several batches rotten" } else { "batch rotten" });
         for place in place..place + 1 + usize::from(many) {
-            self.spoil(node, batches[place]);
+            self.spoil(node, &batches[place]);
         }
         // Sooner or later somebody starts it again.
         if self.rng.chance(70) {
@@ -41,8 +44,23 @@ impl World {
         }
     }
 
-    fn spoil(&mut self, node: usize, batch: Place) {
-        let Place { file, start, end, sequence } = batch;
+    /// The last batch that a group has on a node's disk goes bad, if the group survives without it.
+    pub(crate) fn rot_last_of(&mut self, node: usize, group: GroupId) -> bool {
+        let another = self.nodes.iter().enumerate().any(|(other, known)| other != node && known.rotten);
+        if another || self.nodes[node].lost || !self.can_lose(node) {
+            return false;
+        }
+        let Some((batches, proved)) = batches(&self.nodes[node].disk) else { return false };
+        let last = batches.iter().rev().find(|place| place.groups.contains(&group));
+        let Some(last) = last.filter(|place| place.sequence <= proved).cloned() else { return false };
+        self.nodes[node].rotten = true;
+        self.hits.hit("batch rotten");
+        self.spoil(node, &last);
+        true
+    }
+
+    fn spoil(&mut self, node: usize, batch: &Place) {
+        let &Place { file, start, end, sequence, .. } = batch;
         let kind = self.rng.below(4);
         let (at, other) = (self.rng.below((end - start) as u64) as usize, self.rng.next());
         self.tell(|_| format!("node {}: batch {sequence} in {file} goes bad ({kind})", node + 1));
@@ -64,12 +82,15 @@ impl World {
         });
     }
 
-    /// Counts what rot led to.
-    pub(crate) fn look_at_limits(&mut self, node: usize) {
-        let Some(core) = &self.nodes[node].core else { return };
+    /// Counts what rot led to. Where nothing has gone bad nothing is limited.
+    pub(crate) fn look_at_limits(&mut self, node: usize) -> Result<(), String> {
+        let Some(core) = &self.nodes[node].core else { return Ok(()) };
         let limits: Vec<Limit> = core.replicas().map(raftyard_raft::Raft::limit).collect();
         let now = limits.iter().any(|limit| matches!(limit, Limit::Bound(_)));
         let amnesia = limits.contains(&Limit::Amnesia);
+        if (now || amnesia) && !self.nodes[node].rotten {
+            return Err(format!("node {}: a replica is limited, and nothing of its disk went bad", node + 1));
+        }
         if !std::mem::replace(&mut self.nodes[node].forgetful, amnesia) && amnesia {
             self.hits.hit("replica with amnesia");
         }
@@ -80,7 +101,22 @@ impl World {
         if before && !now {
             self.hits.hit("limited replica whole again");
         }
+        Ok(())
     }
+}
+
+fn groups(version: u16, batch: &Batch<'_>) -> Vec<GroupId> {
+    let mut groups = Vec::new();
+    let read = decode_all(version, batch.records, batch.header.record_count, |record, _, _| {
+        if let Record::Group(record) = record
+            && !record.entries.is_empty()
+        {
+            groups.push(record.group);
+        }
+        Ok(())
+    });
+    read.expect("a whole batch can be read");
+    groups
 }
 
 /// Every whole batch of the node's log, in order, and the highest sequence that one of them proves.
@@ -98,7 +134,8 @@ fn batches(disk: &SimDisk) -> Option<(Vec<Place>, u64)> {
             match whole.map(|bytes| (bytes.len(), decode(bytes, seed, start as u64))) {
                 Some((len, Ok(batch))) => {
                     proved = proved.max(batch.header.durable_upto.0);
-                    found.push(Place { file, start, end: start + len, sequence: batch.header.sequence.0 });
+                    let (end, sequence) = (start + len, batch.header.sequence.0);
+                    found.push(Place { file, start, end, sequence, groups: groups(header.version, &batch) });
                     start += len;
                 }
                 _ => start += BLOCK_BYTES,
