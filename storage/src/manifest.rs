@@ -208,8 +208,8 @@ impl Manifest {
         let store = StoreId(fields.u128()?);
         let count = fields.u32()? as usize;
         let flags = fields.u32()?;
-        let writer: [u8; 8] = fields.array()?;
-        if flags & !FLAG_FORGETFUL != 0 || (version == 1 && (flags != 0 || writer != [0; 8])) {
+        let writer = Writer::read(fields)?;
+        if flags & !FLAG_FORGETFUL != 0 || (version == 1 && (flags != 0 || writer != Writer::default())) {
             return None;
         }
         if !(1..=Self::WALS_MAX).contains(&count) {
@@ -284,7 +284,7 @@ mod tests {
         let mut written = AlignedBuf::zeroed(BLOCK_BYTES);
         manifest().encode(&mut written);
         assert_eq!(Manifest::decode(&written), Ok(manifest()));
-        for at in [10, 53, WALS_AT + 4, BLOCK_BYTES - 1] {
+        for at in [10, 53, WALS_AT - 1, WALS_AT + 4, BLOCK_BYTES - 1] {
             let mut block = written.to_vec();
             block[at] = 1;
             let checksum = checksum_around(0, &block, CHECKSUM_AT);
