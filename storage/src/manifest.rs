@@ -94,6 +94,20 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`] if it can't be read or is damaged.
     pub fn load(disk: &mut dyn Disk) -> Result<Option<Manifest>, ManifestError> {
+        let found = Manifest::read(disk)?;
+        if found.is_some() {
+            // The start that wrote it may have been killed before it synced the directory. A node that serves on a name
+            // that is not durable would come back from a power failure with logs and no manifest.
+            execute(disk, path(FileName::Manifest), IoOp::SyncDirectory(Directory::Root))?;
+        }
+        Ok(found)
+    }
+
+    /// The same for one who only looks: nothing is made durable.
+    ///
+    /// # Errors
+    /// As [`Manifest::load`].
+    pub fn read(disk: &mut dyn Disk) -> Result<Option<Manifest>, ManifestError> {
         let path = path(FileName::Manifest);
         let (file, len) = match disk.execute(IoOp::Open(path)) {
             Ok(output) => opened(output),
@@ -107,11 +121,7 @@ impl Manifest {
         if len != BLOCK_BYTES as u64 {
             return Err(ManifestError::Damaged);
         }
-        let manifest = Manifest::decode(&block)?;
-        // The start that wrote it may have been killed before it synced the directory. A node that serves on a name
-        // that is not durable would come back from a power failure with logs and no manifest.
-        execute(disk, path, IoOp::SyncDirectory(Directory::Root))?;
-        Ok(Some(manifest))
+        Manifest::decode(&block).map(Some)
     }
 
     /// Writes the manifest of a directory that has none, durably and as a whole: after a crash it is there or not.

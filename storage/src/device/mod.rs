@@ -10,9 +10,11 @@
 
 mod names;
 mod probe;
+mod readonly;
 mod request;
 
 pub use probe::{ProbeError, probe};
+pub use readonly::ReadOnlyDisk;
 
 use crate::io::{Directory, Disk, FileId, FilePath, IoError, IoId, IoOp, IoOutput, IoResult};
 use io_uring::{IoUring, cqueue, squeue};

@@ -25,6 +25,7 @@ mod recording;
 mod recovery;
 mod replay;
 mod runs;
+pub mod tools;
 mod write;
 
 pub use crate::format::record::Limit;
