@@ -58,7 +58,7 @@ pub(crate) enum WalCommandError {
         logs: usize,
     },
     /// Something is damaged.
-    #[error("DAMAGED: {places} places in {logs} logs")]
+    #[error("damaged places: {places}, in logs: {logs}")]
     Damaged {
         /// How many findings.
         places: usize,
