@@ -4,9 +4,11 @@
 mod rig;
 
 use raftyard_raft::{GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term};
+use raftyard_storage::aligned::AlignedBuf;
 use raftyard_storage::format::batch::claimed_bytes;
+use raftyard_storage::format::record::RecordFault;
 use raftyard_storage::format::segment::{BATCHES_OFFSET, decode_header};
-use raftyard_storage::io::{BLOCK_BYTES, Directory, Disk, FilePath, IoOp, IoResult};
+use raftyard_storage::io::{BLOCK_BYTES, Directory, Disk, FilePath, IoOp, IoOutput, IoResult, WriteMode};
 use raftyard_storage::sim::SimDisk;
 use raftyard_storage::wal::tools::{
     DumpFilter, Dumped, Fault, Finding, SegmentState, Verification, dump, inspect, verify,
@@ -126,6 +128,51 @@ fn damage_below_the_last_checkpoint_is_found() {
         assert!(finding.limited.is_empty() && read(&mut disk, WAL).unwrap().recovered.damage.is_empty());
         flip(&mut disk, segment(1), offset + at);
     }
+}
+
+/// Puts the checksum of the one-block batch at `at` right again.
+fn seal(disk: &mut SimDisk, path: FilePath, at: usize) {
+    disk.damage(path, |bytes| {
+        let start = crc32c::crc32c(&[&bytes[32..48], &(at as u64).to_le_bytes()[..]].concat());
+        let batch = &mut bytes[at..at + BLOCK_BYTES];
+        batch[28..32].fill(0);
+        let checksum = crc32c::crc32c_append(start, batch);
+        batch[28..32].copy_from_slice(&checksum.to_le_bytes());
+    });
+}
+
+/// A batch that was written whole with a record that was wrong already: as if memory had failed before the write.
+#[test]
+fn a_record_of_a_whole_batch_that_does_not_hold_is_found() {
+    let mut disk = log(12);
+    let (sequence, offset) = *batches(&disk, segment(1)).last().unwrap();
+    // Behind the header, an echo and the record's header: in the entry's data.
+    flip(&mut disk, segment(1), offset + 64 + 48 + 200);
+    seal(&mut disk, segment(1), offset as usize);
+    let finding = only(&mut disk);
+    assert_eq!(finding.fault, Fault::Record { sequence, fault: RecordFault::Checksum });
+    assert_eq!((finding.offset, finding.lost), (offset + 64 + 48, vec![GroupId(3)]));
+}
+
+/// A log whose front was given up: what its first batches were no sequence tells, but that something stood there does.
+#[test]
+fn the_first_batches_of_a_log_without_its_front_are_missed() {
+    let mut disk = SimDisk::new();
+    disk.execute(IoOp::MakeDirectory(Directory::Wal(WAL))).unwrap();
+    let golden = include_bytes!("golden/v2-segment.bin");
+    let mut buffer = AlignedBuf::zeroed(rig::SEGMENT_BYTES as usize);
+    buffer[..golden.len()].copy_from_slice(golden);
+    let Ok(IoOutput::File { file, .. }) = disk.execute(IoOp::Create(segment(2))) else { panic!("a file") };
+    disk.execute(IoOp::Write { file, offset: 0, buffer, mode: WriteMode::Dsync }).unwrap();
+    assert_eq!(verified(&mut disk).findings, []);
+    flip(&mut disk, segment(2), BATCHES_OFFSET + 100);
+    let finding = only(&mut disk);
+    let last = BatchSeq(10);
+    assert_eq!(
+        (finding.offset, finding.fault),
+        (BATCHES_OFFSET, Fault::Batches { first: last, last, explained: false })
+    );
+    assert_eq!((finding.touched, finding.limited), (None, vec![]), "a start begins behind it");
 }
 
 #[test]

@@ -69,8 +69,8 @@ impl Line {
             if entries.is_empty() { (None, None) } else { (Some(entries.first().0), Some(entries.last().0)) };
         self.of(record.group, record.replica)
             .hard_state(record.hard_state)
-            .with("first", first)
             .with("entries", entries.len())
+            .with("from", first)
             .with("to", last)
             .position("last", record.last)
             .with("limited", record.limited)

@@ -7,15 +7,17 @@
 //! be whole a moment after it was read as missing. So a complaint counts only when it is had twice.
 
 mod dump;
+mod finding;
 mod inspect;
 mod runs;
 mod survey;
 mod verify;
 
 pub use dump::{DumpFilter, Dumped, dump};
+pub use finding::{Fault, Finding, Verification, VerifyStep};
 pub use inspect::{GroupSummary, Inspection, SegmentSummary, inspect};
 pub use survey::SegmentState;
-pub use verify::{Fault, Finding, Verification, VerifyStep, verify};
+pub use verify::verify;
 
 use super::error::{Place, WalError};
 

@@ -3,112 +3,15 @@
 
 use super::super::error::WalError;
 use super::super::recovery::{Damage, Link, Proof, Proved, Reading, prove, read};
+use super::finding::{Fault, Finding, Verification, VerifyStep};
 use super::runs::{self, Counted, Unreadable};
 use super::survey::{Surveyed, survey};
 use crate::aligned::AlignedBuf;
 use crate::format::BatchSeq;
-use crate::format::record::{Limit, RecordFault};
+use crate::format::record::Limit;
 use crate::format::segment::{BATCHES_OFFSET, SegmentHeader};
 use crate::io::{BLOCK_BYTES, Directory, Disk, FileName, FilePath, IoOp, IoOutput, WalId};
-use raftyard_raft::{GroupId, LogIndex};
-
-/// What reading all of a log came to.
-#[derive(Clone, Debug)]
-pub struct Verification {
-    /// Which log.
-    pub wal: WalId,
-    /// Segments read.
-    pub segments: usize,
-    /// Whole batches.
-    pub batches: u64,
-    /// Records in them, each proved by its own checksum.
-    pub records: u64,
-    /// Bytes of batches whose checksum was computed.
-    pub checked_bytes: u64,
-    /// Groups of which everything that the log names was looked up.
-    pub groups: usize,
-    /// Their entries that could be read.
-    pub entries: u64,
-    /// Pieces of their snapshots that could be read.
-    pub pieces: u64,
-    /// The last batch.
-    pub last: BatchSeq,
-    /// What something in the log proves to have been durable. A damaged batch above it can't be told from a torn one.
-    pub durable_upto: BatchSeq,
-    /// Where the log ends in a torn batch, which is no damage.
-    pub tear: Option<(FilePath, u64)>,
-    /// What is damaged, in the order of the disk; nothing if the log is whole.
-    pub findings: Vec<Finding>,
-}
-
-/// Something damaged.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
-    /// The file.
-    pub file: FilePath,
-    /// Where, in bytes.
-    pub offset: u64,
-    /// What.
-    pub fault: Fault,
-    /// The groups that wrote something in the lost batches; `None` if nothing says which.
-    pub touched: Option<Vec<GroupId>>,
-    /// The groups whose entries or snapshots, which still count, are lost by it, sorted.
-    pub lost: Vec<GroupId>,
-    /// The groups that a start limits because of it, sorted; none if a start does not get to see it.
-    pub limited: Vec<GroupId>,
-}
-
-/// What is wrong.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Batches that were durable are lost. Of the first ones of a log only the last lost one is known.
-    Batches {
-        /// The first one.
-        first: BatchSeq,
-        /// The last one.
-        last: BatchSeq,
-        /// Whether the batch after them says whom they touched.
-        explained: bool,
-    },
-    /// A record of a whole batch does not hold.
-    Record {
-        /// The batch.
-        sequence: BatchSeq,
-        /// Why.
-        fault: RecordFault,
-    },
-    /// Entries that count are not where they should be.
-    Entries {
-        /// The group.
-        group: GroupId,
-        /// The first one.
-        first: LogIndex,
-        /// The last one.
-        last: LogIndex,
-    },
-    /// A piece of a group's snapshot is not where it should be.
-    Snapshot {
-        /// The group.
-        group: GroupId,
-    },
-    /// One of the two copies of a segment's header; the other one holds.
-    HeaderCopy,
-    /// A file of the log can't be read.
-    File(WalError),
-    /// A start refuses the log.
-    Refused(WalError),
-}
-
-/// How far it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct VerifyStep {
-    /// What is being read.
-    pub phase: &'static str,
-    /// Bytes done.
-    pub done: u64,
-    /// Bytes in all.
-    pub total: u64,
-}
+use raftyard_raft::GroupId;
 
 /// Reads all of a log. Blocking; memory as for a start. A damaged log is read twice.
 ///
@@ -140,7 +43,7 @@ fn verify_once(disk: &mut dyn Disk, wal: WalId, each: &mut dyn FnMut(VerifyStep)
         Err(error) if super::is_no_damage(&error) => return Err(error),
         Err(error) => {
             let (file, offset) = place_of(&error, wal);
-            findings.push(finding(file, offset, Fault::Refused(error)));
+            findings.push(Finding::new(file, offset, Fault::Refused(error)));
             None
         }
     };
@@ -198,10 +101,6 @@ fn presence(wal: WalId, reading: Reading) -> Result<Reading, WalError> {
     Err(file.map_or(WalError::Missing { wal }, damaged))
 }
 
-fn finding(file: FilePath, offset: u64, fault: Fault) -> Finding {
-    Finding { file, offset, fault, touched: None, lost: Vec::new(), limited: Vec::new() }
-}
-
 /// Where an error says that something is wrong.
 fn place_of(error: &WalError, wal: WalId) -> (FilePath, u64) {
     use super::super::error::Place;
@@ -230,7 +129,7 @@ fn headers(disk: &mut dyn Disk, surveyed: &[Surveyed], findings: &mut Vec<Findin
         let Some(blocks) = first_blocks(disk, file.file) else { continue };
         for (copy, block) in blocks.chunks(BLOCK_BYTES).enumerate() {
             if SegmentHeader::decode(block).ok() != file.link.map(|link| link.header) {
-                findings.push(finding(file.file, (copy * BLOCK_BYTES) as u64, Fault::HeaderCopy));
+                findings.push(Finding::new(file.file, (copy * BLOCK_BYTES) as u64, Fault::HeaderCopy));
             }
         }
     }
@@ -240,7 +139,7 @@ fn headers(disk: &mut dyn Disk, surveyed: &[Surveyed], findings: &mut Vec<Findin
 fn tell_file(file: FilePath, offset: u64, error: WalError, findings: &mut Vec<Finding>) {
     let told = |known: &Finding| matches!(&known.fault, Fault::Refused(told) | Fault::File(told) if *told == error);
     if !findings.iter().any(told) {
-        findings.push(finding(file, offset, Fault::File(error)));
+        findings.push(Finding::new(file, offset, Fault::File(error)));
     }
 }
 
@@ -262,7 +161,7 @@ fn batches(proved: &Proved, reading: Option<&Reading>, findings: &mut Vec<Findin
         tell_file(*file, offset, error.clone(), findings);
     }
     for (file, offset, sequence, fault) in &proved.proof.records {
-        findings.push(finding(*file, *offset, Fault::Record { sequence: *sequence, fault: *fault }));
+        findings.push(Finding::new(*file, *offset, Fault::Record { sequence: *sequence, fault: *fault }));
     }
     let explained: Vec<GroupId> = proved.damage.iter().filter_map(|hole| touched(proved, hole)).flatten().collect();
     for hole in &proved.damage {
@@ -272,7 +171,7 @@ fn batches(proved: &Proved, reading: Option<&Reading>, findings: &mut Vec<Findin
         findings.retain(
             |known| !matches!(known.fault, Fault::Refused(WalError::Damaged { sequence, .. }) if sequence == first),
         );
-        let mut finding = finding(file, offset, Fault::Batches { first, last, explained: is_explained });
+        let mut finding = Finding::new(file, offset, Fault::Batches { first, last, explained: is_explained });
         if let Some(reading) = reading.filter(|reading| sees(reading, hole)) {
             for &group in &reading.limited {
                 let counts = touched.as_ref().map_or(!explained.contains(&group), |touched| touched.contains(&group));
@@ -344,16 +243,7 @@ fn attribute(lost: Unreadable, proof: &Proof, findings: &mut Vec<Finding>) {
         None => {
             let fault =
                 entries.map_or(Fault::Snapshot { group }, |(first, last)| Fault::Entries { group, first, last });
-            findings.push(Finding { lost: vec![group], ..finding(file, offset, fault) });
-        }
-    }
-}
-
-impl Finding {
-    fn tidy(&mut self) {
-        for groups in [Some(&mut self.lost), Some(&mut self.limited), self.touched.as_mut()].into_iter().flatten() {
-            groups.sort_unstable();
-            groups.dedup();
+            findings.push(Finding { lost: vec![group], ..Finding::new(file, offset, fault) });
         }
     }
 }
