@@ -6,7 +6,7 @@ mod rig;
 use raftyard_raft::{GroupId, HardState, LogIndex, LogPosition, ReplicaId, Term};
 use raftyard_storage::aligned::AlignedBuf;
 use raftyard_storage::format::batch::claimed_bytes;
-use raftyard_storage::format::record::RecordFault;
+use raftyard_storage::format::record::{Record, RecordFault};
 use raftyard_storage::format::segment::{BATCHES_OFFSET, decode_header};
 use raftyard_storage::io::{BLOCK_BYTES, Directory, Disk, FilePath, IoOp, IoOutput, IoResult, WriteMode};
 use raftyard_storage::sim::SimDisk;
@@ -175,6 +175,33 @@ fn the_first_batches_of_a_log_without_its_front_are_missed() {
     assert_eq!((finding.touched, finding.limited), (None, vec![]), "a start begins behind it");
 }
 
+/// Two batches of the same group, on either side of the checkpoint: a start limits it for the later one alone.
+#[test]
+fn a_limit_is_told_of_the_damage_that_a_start_sees() {
+    let mut disk = log(30);
+    let (mut wal, _) = rig::open(&mut disk, true).unwrap();
+    wal.close();
+    settle(&mut wal, &mut disk);
+    let (mut wal, recovered) = rig::open(&mut disk, true).unwrap();
+    let last = recovered.stats.last;
+    for index in 11..=13 {
+        wal.record_group(GroupId(3), REPLICA, None, (&[entry(1, index, &[7; 900])], &[]));
+        settle(&mut wal, &mut disk);
+    }
+    let file = wal.segment();
+    drop(wal);
+    let (_, early) = batches(&disk, segment(1))[7];
+    // Behind the opening one.
+    let second = BatchSeq(last.0 + 2);
+    let late = batches(&disk, file).iter().find(|(sequence, _)| *sequence == second).unwrap().1;
+    flip(&mut disk, segment(1), early + 300);
+    flip(&mut disk, file, late + 300);
+    let found = verified(&mut disk).findings;
+    let found: Vec<_> = found.iter().map(|f| (f.file, f.offset, &f.lost[..], &f.limited[..])).collect();
+    let group = &[GroupId(3)][..];
+    assert_eq!(found, [(segment(1), early, group, &[][..]), (file, late, group, group)]);
+}
+
 #[test]
 fn headers_and_files_are_looked_at_too() {
     let mut disk = log(45);
@@ -220,6 +247,21 @@ fn a_segment_that_is_gone_is_missed() {
     let Verification { findings, .. } = verified(&mut disk);
     let gone = findings.iter().find(|finding| matches!(finding.fault, Fault::File(WalError::SegmentMissing { .. })));
     assert_eq!(gone.map(|finding| &finding.lost[..]), Some(&[GroupId(1), GroupId(2)][..]), "{findings:#?}");
+
+    // A start goes on, and what it limits is durable before anybody hears of it.
+    let (_, recovered) = rig::open(&mut disk, true).unwrap();
+    assert!(recovered.damage.is_empty() && recovered.groups.iter().all(|group| group.limit != Limit::None));
+    let mut limited = Vec::new();
+    let mut each = |what: Dumped<'_>| {
+        if let Dumped::Record { record: Record::State(state), .. } = what
+            && state.limit != Limit::None
+        {
+            limited.push(state.group);
+        }
+        ControlFlow::Continue(())
+    };
+    dump(&mut disk, WAL, DumpFilter::default(), &mut each).unwrap();
+    assert_eq!(limited, [GroupId(1), GroupId(2)]);
 }
 
 /// The log's writer goes on between any two operations of who looks: nothing is called damaged.
