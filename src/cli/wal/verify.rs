@@ -68,7 +68,10 @@ impl Bar {
         }
         let now = Instant::now();
         if self.progress.is_due(now) {
-            let message = format!("{} of {} MiB", step.done >> 20, step.total >> 20);
+            // Of a start's reading nobody knows the length before.
+            let known = step.total > 1;
+            let message =
+                if known { format!("{} of {} MiB", step.done >> 20, step.total >> 20) } else { String::new() };
             self.progress.draw(now, step.done, message);
         }
     }
