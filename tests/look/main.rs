@@ -12,6 +12,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 use tempfile::TempDir;
 
@@ -126,6 +127,15 @@ fn a_stopped_node_s_directory_is_looked_at_and_left_alone() {
     assert_eq!(content(dir.path()), before, "nothing was changed");
 }
 
+/// Ends the writing also when a check fails: who waits for the writer would wait for ever.
+struct Stopping<'a>(&'a AtomicBool);
+
+impl Drop for Stopping<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_running_node_s_directory_can_be_looked_at() {
     let dir = temp_dir();
@@ -133,17 +143,18 @@ fn a_running_node_s_directory_can_be_looked_at() {
     (1..=3).for_each(|group| create(&node, group));
     let before: Vec<PathBuf> =
         content(dir.path()).into_keys().filter(|path| !path.to_string_lossy().contains("wal-0")).collect();
-    let stop = std::sync::atomic::AtomicBool::new(false);
+    let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
             // More than a segment, so that files come and go.
             for number in 0.. {
                 propose(&node, number % 3 + 1, &"x".repeat(3000));
-                if stop.load(std::sync::atomic::Ordering::Relaxed) {
+                if stop.load(Ordering::Relaxed) {
                     return;
                 }
             }
         });
+        let stopping = Stopping(&stop);
         for _ in 0..5 {
             let text = succeeded(&wal(&["inspect"], dir.path()));
             assert!(text.contains("a node runs on it") && !text.contains("DAMAGED"), "{text}");
@@ -153,7 +164,7 @@ fn a_running_node_s_directory_can_be_looked_at() {
                 dumped.lines().all(|line| serde_json::from_str::<Value>(line).is_ok_and(|line| line["kind"] != "gap"))
             );
         }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(stopping);
     });
     let after: Vec<PathBuf> =
         content(dir.path()).into_keys().filter(|path| !path.to_string_lossy().contains("wal-0")).collect();
