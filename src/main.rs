@@ -4,7 +4,6 @@
 
 mod bench;
 mod cli;
-mod wal_tools;
 
 use std::process::ExitCode;
 

@@ -11,10 +11,12 @@
 mod names;
 mod probe;
 mod raw;
+mod readonly;
 mod request;
 
 pub use probe::{ProbeError, probe};
 pub use raw::{RAW_DEPTH_MAX, RawFile, RawFileError, RawWrites};
+pub use readonly::ReadOnlyDisk;
 
 use crate::io::{Directory, Disk, FileId, FilePath, IoError, IoId, IoOp, IoOutput, IoResult};
 use io_uring::{IoUring, cqueue, squeue};
