@@ -15,6 +15,7 @@ const CHECKSUM_AT: usize = 28;
 const HEADER_CHECKSUM_AT: usize = 44;
 const FLAG_OPENING: u16 = 1;
 const FLAG_CLEAN: u16 = 2;
+const FLAG_AFTER_LOSS: u16 = 4;
 
 const _: () = assert!(BATCH_HEADER_BYTES < BLOCK_BYTES, "one block always holds the header");
 
@@ -25,6 +26,8 @@ pub struct BatchHeader {
     pub opening: bool,
     /// The last batch of a clean stop: its writer wrote nothing after it.
     pub clean: bool,
+    /// The batch before it was lost when it was written, so that its echo, which is empty, says nothing of that one.
+    pub after_loss: bool,
     /// Its place in the log.
     pub sequence: BatchSeq,
     /// Every batch up to this one had been released as durable when this one was submitted.
@@ -78,7 +81,8 @@ pub fn seal(batch: &mut [u8], mut header: BatchHeader, seed: ChecksumSeed, offse
     put(batch, 4, FORMAT_VERSION.to_le_bytes());
     let opening = if header.opening { FLAG_OPENING } else { 0 };
     let clean = if header.clean { FLAG_CLEAN } else { 0 };
-    put(batch, 6, (opening | clean).to_le_bytes());
+    let after_loss = if header.after_loss { FLAG_AFTER_LOSS } else { 0 };
+    put(batch, 6, (opening | clean | after_loss).to_le_bytes());
     put(batch, 8, header.sequence.0.to_le_bytes());
     put(batch, 16, header.durable_upto.0.to_le_bytes());
     put(batch, 24, header.previous_checksum.to_le_bytes());
@@ -113,7 +117,7 @@ pub fn decode(batch: &[u8], seed: ChecksumSeed, offset: u64) -> Result<Batch<'_>
     if header.padded_bytes() != batch.len() as u64 || !whole {
         return Err(BatchFault::Invalid);
     }
-    let (flags_known, reserved_at) = if version == 1 { (FLAG_OPENING, 48) } else { (FLAG_OPENING | FLAG_CLEAN, 56) };
+    let (flags_known, reserved_at) = if version == 1 { (FLAG_OPENING, 48) } else { (FLAG_OPENING | FLAG_CLEAN | FLAG_AFTER_LOSS, 56) };
     let reserved = &batch[reserved_at..BATCH_HEADER_BYTES];
     let records_at = BATCH_HEADER_BYTES + header.echo_len as usize;
     let records_end = records_at + header.records_len as usize;
@@ -136,6 +140,7 @@ fn raw(block: &[u8], seed: u32) -> Option<(u16, u16, BatchHeader)> {
     let header = BatchHeader {
         opening: flags & FLAG_OPENING != 0,
         clean: flags & FLAG_CLEAN != 0,
+        after_loss: flags & FLAG_AFTER_LOSS != 0,
         sequence: BatchSeq(fields.u64()?),
         durable_upto: BatchSeq(fields.u64()?),
         previous_checksum: fields.u32()?,

@@ -84,6 +84,20 @@ pub enum Record<'a> {
     Checkpoint(Part<'a>),
 }
 
+impl Record<'_> {
+    /// Whose record it is, if it is a group's.
+    #[must_use]
+    pub fn replica(&self) -> Option<(GroupId, ReplicaId)> {
+        match self {
+            Record::Creation { group, replica, .. } | Record::Removal { group, replica } => Some((*group, *replica)),
+            Record::Group(record) | Record::Relocated(record) => Some((record.group, record.replica)),
+            Record::State(state) => Some((state.group, state.replica)),
+            Record::Chunk(chunk) => Some((chunk.group, chunk.replica)),
+            Record::Peer { .. } | Record::Promise { .. } | Record::Checkpoint(_) => None,
+        }
+    }
+}
+
 /// Entries of a group, and what else is known of it at that place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupRecord<'a> {

@@ -15,10 +15,12 @@ use super::recovery::{LogEnd, Reading, Recovered, read, segment_path};
 use super::write::RESERVE_NUMBERS;
 use crate::aligned::AlignedBuf;
 use crate::format::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
+use crate::format::echo::{Echo, EchoState};
 use crate::format::segment::{BATCHES_OFFSET, BatchPlace, PreviousSegment, SegmentHeader};
 use crate::format::{BatchSeq, FORMAT_VERSION, Writer};
 use crate::io::{BLOCK_BYTES, Directory, Disk, FileId, FileName, FilePath, IoOp, IoOutput, SegmentNumber, WriteMode};
 use crate::seed::salt;
+use raftyard_raft::{GroupId, ReplicaId};
 
 const ENOENT: i32 = 2;
 /// Nothing else runs while a log opens, so that its first segment is zero-filled in large pieces.
@@ -56,7 +58,8 @@ pub(crate) fn open(disk: &mut dyn Disk, config: &WalConfig, seed: u64) -> Result
         None => begin(disk, config, &reading, seed)?,
     };
     let checkpoints = reading.complete.map_or([None, None], |complete| [Some(complete.begin), complete.previous]);
-    let opening = Opening { header, file, at, end: reading.end, first: reading.first.max(SegmentNumber(1)) };
+    let first = reading.first.max(SegmentNumber(1));
+    let opening = Opening { header, file, at, end: reading.end, first, echoes: echoes(&reading) };
     let (offset, checksum) = write_opening(disk, &opening)?;
     let (files, spares) = sort_files(disk, config, &reading, &opening)?;
     let last = opening.sequence();
@@ -75,6 +78,22 @@ pub(crate) fn open(disk: &mut dyn Disk, config: &WalConfig, seed: u64) -> Result
         checkpoints,
         spares,
     })
+}
+
+/// The echo of the last kept batch. If later ones are lost it would be taken for theirs.
+fn echoes(reading: &Reading) -> Vec<Echo> {
+    if reading.end.is_none_or(|end| end.lost) {
+        return Vec::new();
+    }
+    let mut touched = reading.touched.clone();
+    touched.sort_unstable();
+    touched.dedup();
+    let index = &reading.index;
+    let echo = |&(group, replica): &(GroupId, ReplicaId)| match index.replica(group, replica) {
+        Ok(slot) => index.at(slot).echo(),
+        Err(_) => Echo { group, replica, state: EchoState::Removed },
+    };
+    touched.iter().map(echo).collect()
 }
 
 /// Makes the directory of a log that no manifest names yet, and its entry durable: an earlier start may have been
@@ -228,6 +247,8 @@ struct Opening {
     at: u64,
     end: Option<LogEnd>,
     first: SegmentNumber,
+    /// How the groups stand that the last kept batch touched.
+    echoes: Vec<Echo>,
 }
 
 impl Opening {
@@ -240,16 +261,20 @@ impl Opening {
 /// next batch goes, and this one's checksum.
 fn write_opening(disk: &mut dyn Disk, opening: &Opening) -> Result<(u64, u32), WalError> {
     let mut buffer = AlignedBuf::zeroed(BATCH_HEADER_BYTES);
+    opening.echoes.iter().for_each(|echo| buffer.extend_from_slice(&echo.encode()));
+    let echo_len = u32::try_from(buffer.len() - BATCH_HEADER_BYTES).expect("a batch touches few groups");
     buffer.pad_to_block();
+    let bytes = buffer.len() as u64;
     let segment = &opening.header;
     let header = BatchHeader {
         opening: true,
         clean: false,
+        after_loss: opening.end.is_some_and(|end| end.lost),
         sequence: opening.sequence(),
         durable_upto: opening.sequence().previous(),
         previous_checksum: opening.end.map_or(0, |end| end.checksum),
         checksum: 0,
-        echo_len: 0,
+        echo_len,
         records_len: 0,
         record_count: 0,
         first_segment: opening.first,
@@ -258,7 +283,7 @@ fn write_opening(disk: &mut dyn Disk, opening: &Opening) -> Result<(u64, u32), W
     let place = Place::File(segment_path(segment.wal, segment.number));
     let op = IoOp::Write { file: opening.file, offset: opening.at, buffer, mode: WriteMode::Dsync };
     execute(disk, place, op)?;
-    Ok((opening.at + BLOCK_BYTES as u64, checksum))
+    Ok((opening.at + bytes, checksum))
 }
 
 /// Which files are segments of the log, and which are free; the rest is removed.

@@ -73,11 +73,14 @@ pub(crate) struct Replay {
     /// The last end of a checkpoint that was seen, whether or not its beginning was.
     pub(crate) ended: Option<Complete>,
     pub(crate) holds_records: bool,
+    /// The groups that the last batch touched.
+    pub(crate) touched: Vec<(GroupId, ReplicaId)>,
 }
 
 impl Replay {
     pub(crate) fn batch(&mut self, at: BatchAt, batch: &Batch<'_>) -> Result<(), RecordFault> {
         let BatchHeader { sequence, record_count, .. } = batch.header;
+        self.touched.clear();
         if at.version > 1 && !planted(Bug::EchoIgnored) {
             self.echoes(batch.echo, sequence)?;
         }
@@ -128,6 +131,7 @@ impl Replay {
     }
 
     fn record(&mut self, sequence: BatchSeq, at: BatchAt, place: Place, record: Record<'_>) -> Result<(), RecordFault> {
+        self.touched.extend(record.replica());
         match record {
             Record::Creation { group, replica, configuration } => {
                 self.holds_records = true;

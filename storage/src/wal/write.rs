@@ -94,6 +94,7 @@ impl Wal {
         let header = BatchHeader {
             opening: false,
             clean,
+            after_loss: false,
             sequence: self.filling,
             durable_upto: self.durable_upto,
             previous_checksum: self.previous_checksum,
@@ -284,7 +285,7 @@ impl Wal {
         }
         let path = path(self.config.wal, segment);
         let wanted = self.files.free.len() < self.config.reserve_segments + 2;
-        if wanted && file.bytes == self.config.segment_bytes {
+        if wanted && file.bytes == self.config.segment_bytes && !planted(Bug::SourceFreedEarly) {
             self.files.free.push(Free { path, written: true });
         } else {
             self.issue(Purpose::GiveUp, IoOp::Remove(path));

@@ -152,6 +152,8 @@ pub struct Reading {
     pub(crate) complete: Option<Complete>,
     /// Whether any record was found.
     pub(crate) holds_records: bool,
+    /// The groups that the last kept batch touched.
+    pub(crate) touched: Vec<(GroupId, ReplicaId)>,
     /// The groups that this reading limited, or limited further.
     pub(crate) limited: Vec<GroupId>,
 }
@@ -163,6 +165,8 @@ pub(crate) struct LogEnd {
     pub(crate) offset: u64,
     pub(crate) sequence: BatchSeq,
     pub(crate) checksum: u32,
+    /// Whether batches up to that sequence were lost behind the last one kept.
+    pub(crate) lost: bool,
 }
 
 pub(crate) fn segment_path(wal: WalId, number: SegmentNumber) -> FilePath {
@@ -299,6 +303,7 @@ fn finish(
         first,
         complete: walk.replay.complete,
         holds_records: walk.replay.holds_records,
+        touched: walk.replay.touched,
         limited,
         index,
     })

@@ -191,7 +191,7 @@ impl Walk {
             let Waiting { link, offset, bytes, broken, sequence } = self.waiting.remove(0);
             let batch = batch::decode(&bytes, link.header.checksum_seed(), offset).expect("it was whole before");
             if !follows {
-                self.lose(broken, sequence.previous(), !batch.header.opening)?;
+                self.lose(broken, sequence.previous(), !batch.header.after_loss)?;
             }
             self.keep(&link, offset, &batch)?;
         }
@@ -246,7 +246,7 @@ impl Walk {
         self.clean = header.clean;
         self.torn = false;
         let end = offset + bytes;
-        self.end = Some(LogEnd { segment: link.header.number, offset: end, sequence, checksum: header.checksum });
+        self.end = Some(LogEnd { segment: link.header.number, offset: end, sequence, checksum: header.checksum, lost: false });
         Ok(())
     }
 
@@ -260,7 +260,7 @@ impl Walk {
         self.clean &= !self.torn;
         let durable = self.stats.durable_upto;
         if self.stats.last < durable {
-            end.sequence = durable;
+            (end.sequence, end.lost) = (durable, true);
             self.clean = false;
             self.lose(broken.expect("a segment was read to its break"), durable, false)?;
         }
