@@ -72,6 +72,11 @@ impl Checks {
         self.compared.retain(|(of, _), _| *of != node);
     }
 
+    /// A node has no replica of a group any more; another that it may get knows nothing.
+    pub(crate) fn removed(&mut self, node: usize, group: GroupId) {
+        self.compared.remove(&(node, group));
+    }
+
     /// A client was told that its operation is applied.
     pub(crate) fn acknowledged(&mut self, group: GroupId, operation: u64, index: LogIndex) -> Result<(), String> {
         let entry = self.committed.get(&group).and_then(|entries| entries.get(index.0 as usize - 1));

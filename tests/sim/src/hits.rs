@@ -43,6 +43,8 @@ pub const CLASSES: &[&str] = &[
     "mailbox full",
     "group created",
     "replica joined",
+    "group removed",
+    "removed replica refused",
     "members changed",
     "change refused",
     "joint change",

@@ -7,7 +7,7 @@ use crate::world::{Event, World};
 use bytes::Bytes;
 use raftyard_raft::{Configuration, GroupId, Instant, Limit, Member, MemberChange, NodeId, Raft, ReplicaId};
 use raftyard_runtime::group::{GroupConfig, Joining};
-use raftyard_runtime::mail::{CampaignError, ChangeError, Changed, CreateGroupError, Mail, TransferError};
+use raftyard_runtime::mail::{CampaignError, ChangeError, Changed, CreateGroupError, Mail, RemoveError, TransferError};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -17,9 +17,23 @@ const GROUPS_MAX: usize = 6;
 #[derive(Debug)]
 enum Waits {
     Create(oneshot::Receiver<Result<(), CreateGroupError>>),
-    Change { joint: bool, leaves: bool, receiver: oneshot::Receiver<Result<Changed, ChangeError>> },
+    Change {
+        joint: bool,
+        leaves: bool,
+        receiver: oneshot::Receiver<Result<Changed, ChangeError>>,
+    },
     Transfer(oneshot::Receiver<Result<(), TransferError>>),
     Campaign(oneshot::Receiver<Result<(), CampaignError>>),
+    Remove {
+        group: GroupId,
+        receiver: oneshot::Receiver<Result<(), RemoveError>>,
+    },
+    /// A replica that was removed is created again, which must be refused.
+    Revive {
+        group: GroupId,
+        replica: ReplicaId,
+        receiver: oneshot::Receiver<Result<(), CreateGroupError>>,
+    },
 }
 
 #[derive(Debug)]
@@ -36,6 +50,8 @@ struct Known {
     next_replica: u64,
     /// Which replica every node was ever given, by its place.
     hosts: BTreeMap<usize, ReplicaId>,
+    /// Replicas that were removed from their nodes.
+    gone: Vec<(usize, ReplicaId)>,
 }
 
 /// The operator's book.
@@ -43,6 +59,8 @@ struct Known {
 pub(crate) struct Operator {
     groups: BTreeMap<GroupId, Known>,
     asked: Vec<Asked>,
+    /// What should not have happened.
+    broken: Option<String>,
 }
 
 impl Operator {
@@ -80,7 +98,7 @@ impl World {
         let preferred_leader = Some(NodeId(group.0 % nodes as u64 + 1));
         let configuration = Configuration::new(members).expect("one replica a node");
         let first = GroupConfig { group, configuration, preferred_leader };
-        self.operator.groups.insert(group, Known { first, next_replica: nodes as u64 + 1, hosts });
+        self.operator.groups.insert(group, Known { first, next_replica: nodes as u64 + 1, hosts, gone: Vec::new() });
         self.tell(|_| format!("group {group} is founded"));
         // Before anybody has heard a leader no promise keeps elections apart.
         if self.rng.chance(25) {
@@ -128,7 +146,7 @@ impl World {
             waits
         });
         self.operator.asked = asked;
-        late
+        self.operator.broken.take().map_or(late, Err)
     }
 
     fn operator_answered(&mut self, asked: &Asked) -> bool {
@@ -168,6 +186,20 @@ impl World {
                 Ok(Ok(())) => self.hits.hit("campaign"),
                 _ => {}
             },
+            Waits::Remove { group, receiver } => match receiver.try_recv() {
+                Err(oneshot::TryRecvError::Empty) => return false,
+                Ok(Ok(())) => self.removed(asked.node, *group),
+                _ => {}
+            },
+            Waits::Revive { group, replica, receiver } => match receiver.try_recv() {
+                Err(oneshot::TryRecvError::Empty) => return false,
+                Ok(Ok(())) => {
+                    let what = format!("node {node}: replica {replica} of group {group} was removed and came back");
+                    self.operator.broken = Some(what);
+                }
+                Ok(Err(CreateGroupError::Removed { .. })) => self.hits.hit("removed replica refused"),
+                _ => {}
+            },
         }
         true
     }
@@ -191,12 +223,53 @@ impl World {
                         self.found_group();
                         (0..self.nodes.len()).for_each(|node| self.furnish(node));
                     }
+                    36..52 => self.remove_leftover(group),
+                    52..62 => self.revive(group),
                     _ => self.change(group),
                 }
             }
         }
         let pause = self.rng.micros(20_000, 250_000);
         self.after(pause, Event::Operator);
+    }
+
+    /// A node whose replica is no member any more is rid of it, and may get another.
+    fn remove_leftover(&mut self, group: GroupId) {
+        let Some((_, leader)) = self.leader(group) else { return };
+        let members = leader.configuration().clone();
+        let settled = leader.configuration_index() <= leader.commit();
+        let left: Vec<usize> = self
+            .replicas(group)
+            .filter(|(_, raft)| settled && members.seat(raft.replica()).is_none() && !raft.configuration().is_empty())
+            .map(|(node, _)| node)
+            .collect();
+        if let Some(node) = self.rng.pick(&left) {
+            let (reply, receiver) = oneshot::channel();
+            self.tell(|_| format!("node {} is told to remove its replica of group {group}", node + 1));
+            self.ask(node, Mail::RemoveGroup { group, anyway: false, reply }, Waits::Remove { group, receiver });
+        }
+    }
+
+    fn removed(&mut self, node: usize, group: GroupId) {
+        self.hits.hit("group removed");
+        self.checks.removed(node, group);
+        if let Some(known) = self.operator.groups.get_mut(&group)
+            && let Some(replica) = known.hosts.remove(&node)
+        {
+            known.gone.push((node, replica));
+        }
+    }
+
+    /// Somebody creates a replica that was removed.
+    fn revive(&mut self, group: GroupId) {
+        let gone = self.operator.groups.get(&group).map(|known| known.gone.clone()).unwrap_or_default();
+        let Some((node, replica)) = self.rng.pick(&gone) else { return };
+        if self.nodes[node].lost || self.operator.has_group(node, group) {
+            return;
+        }
+        let (reply, receiver) = oneshot::channel();
+        let mail = Mail::JoinGroup { joining: Joining { group, replica }, reply };
+        self.ask(node, mail, Waits::Revive { group, replica, receiver });
     }
 
     fn transfer(&mut self, group: GroupId) {

@@ -246,7 +246,8 @@ impl Walk {
         self.clean = header.clean;
         self.torn = false;
         let end = offset + bytes;
-        self.end = Some(LogEnd { segment: link.header.number, offset: end, sequence, checksum: header.checksum, lost: false });
+        self.end =
+            Some(LogEnd { segment: link.header.number, offset: end, sequence, checksum: header.checksum, lost: false });
         Ok(())
     }
 
