@@ -114,7 +114,16 @@ impl Node {
             Some(manifest) => manifest.store,
             None => StoreId(random()?),
         };
-        let starting = open_cores(&config, store, found.is_some(), cpus.as_deref(), Arc::new(machines))?;
+        let (starting, lost) = open_cores(&config, store, found.is_some(), cpus.as_deref(), Arc::new(machines))?;
+        let forgetful = lost || found.as_ref().is_some_and(|manifest| manifest.forgetful);
+        if let Some(manifest) = found.as_ref().filter(|manifest| manifest.forgetful != forgetful) {
+            // Before any core serves: what it founds anew may be what it has forgotten.
+            let marked = Manifest { forgetful, ..manifest.clone() };
+            if let Err(error) = marked.replace(&mut disk) {
+                starting.into_iter().for_each(CoreStarting::abandon);
+                return Err(OpenError::Manifest { path, error });
+            }
+        }
         if found.is_none() {
             // Only now that every log exists: a manifest promises its logs. And before any core speaks to a peer,
             // which would remember a store id that a crash makes us forget.
@@ -126,7 +135,7 @@ impl Node {
                 return Err(OpenError::Manifest { path, error });
             }
         }
-        let cores = serve_cores(starting)?;
+        let cores = serve_cores(starting, forgetful)?;
         tracing::info!(node = %config.node, address = %cores[0].address, cores = cores.len(), "the node serves");
         Ok(Node { cores, node: config.node, _lock: lock })
     }
@@ -230,14 +239,15 @@ fn check_manifest(manifest: &Manifest, config: &NodeConfig) -> Result<(), OpenEr
     Ok(())
 }
 
-/// Opens the logs of all cores in parallel; no core serves yet. On an error all are ended again.
+/// Opens the logs of all cores in parallel; no core serves yet. Says whether one may have forgotten replicas. On an error
+/// all are ended again.
 fn open_cores(
     config: &NodeConfig,
     store: StoreId,
     initialised: bool,
     cpus: Option<&[usize]>,
     machines: Arc<dyn StateMachineFactory>,
-) -> Result<Vec<CoreStarting>, OpenError> {
+) -> Result<(Vec<CoreStarting>, bool), OpenError> {
     let boot = random()? as u64;
     let resolver: Arc<dyn Resolver> = Arc::new(config.peers.clone());
     let mut starting = Vec::with_capacity(usize::from(config.cores));
@@ -264,24 +274,26 @@ fn open_cores(
             }
         }
     }
+    let mut forgetful = false;
     for core in &mut starting {
-        if let Err(error) = core.opened() {
-            failed.get_or_insert(error);
+        match core.opened() {
+            Ok(lost) => forgetful |= lost,
+            Err(error) => drop(failed.get_or_insert(error)),
         }
     }
     if let Some(error) = failed {
         starting.into_iter().for_each(CoreStarting::abandon);
         return Err(error.into());
     }
-    Ok(starting)
+    Ok((starting, forgetful))
 }
 
 /// Lets all cores serve. On an error all are ended again.
-fn serve_cores(starting: Vec<CoreStarting>) -> Result<Vec<CoreRunning>, OpenError> {
+fn serve_cores(starting: Vec<CoreStarting>, forgetful: bool) -> Result<Vec<CoreRunning>, OpenError> {
     let mut serving = Vec::with_capacity(starting.len());
     let mut failed = None;
     for core in starting {
-        match core.serve() {
+        match core.serve(forgetful) {
             Ok(core) => serving.push(core),
             Err(error) => {
                 failed.get_or_insert(error);

@@ -458,6 +458,12 @@ pub enum CreateGroupError {
         /// The replica.
         replica: ReplicaId,
     },
+    /// A log of this node lost something and nobody knows whose it was: it may have had a replica of this group, and voted.
+    #[error("a log of this node lost records, perhaps of group {group}: join the group under a new replica id instead")]
+    Forgetful {
+        /// The group.
+        group: GroupId,
+    },
     /// The core's log failed. The group may exist after a restart.
     #[error("this core's write-ahead log failed; the group may exist after a restart")]
     WalFailed,

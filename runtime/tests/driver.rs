@@ -47,7 +47,7 @@ fn run(dir: &Path, peers: Vec<NodeId>, resolver: Arc<dyn Resolver>) -> CoreRunni
     };
     let mut starting = start(start_core).expect("a thread");
     starting.opened().expect("the log opens");
-    starting.serve().expect("the core serves")
+    starting.serve(false).expect("the core serves")
 }
 
 fn temp_dir() -> tempfile::TempDir {

@@ -99,8 +99,11 @@ impl Core {
         let preferred = config.preferred_leader == Some(node);
         let member = config.configuration.member_on(node).ok_or(CreateGroupError::NotMember { group, node });
         let replica = member.as_ref().map(|member| member.replica).unwrap_or_default();
-        let joint = config.configuration.is_joint();
-        let checked = member.and(if joint { Err(CreateGroupError::Joint) } else { Ok(()) });
+        let checked = member.and(match config.configuration.is_joint() {
+            true => Err(CreateGroupError::Joint),
+            false if self.forgetful => Err(CreateGroupError::Forgetful { group }),
+            false => Ok(()),
+        });
         self.handle_creation(checked, group, replica, config.configuration.clone(), preferred, reply);
     }
 

@@ -97,6 +97,8 @@ pub struct Core {
     losses: Vec<(Slot, GroupId, ReplicaId, LogIndex)>,
     /// The slot that was last looked at to make room in memory.
     evict_hand: usize,
+    /// The node may have forgotten that it had a replica of some group: then groups are only joined.
+    forgetful: bool,
     /// When a full disk is asked for room.
     retry_at: Instant,
     by_group: FxHashMap<GroupId, Slot>,
@@ -158,6 +160,7 @@ impl Core {
             fetching: FxHashMap::default(),
             losses: Vec::new(),
             evict_hand: 0,
+            forgetful: recovered.damage.iter().any(|damage| !damage.explained),
             retry_at: now,
             by_group: FxHashMap::default(),
             dirty: Vec::new(),
@@ -233,6 +236,18 @@ impl Core {
     #[must_use]
     pub fn has_work(&self) -> bool {
         matches!(self.phase, Phase::Running | Phase::Stopping) && !self.dirty.is_empty() && self.wal.has_room()
+    }
+
+    /// Whether its log lost something of which nobody knows whose it was. A group that is founded anew might have had a
+    /// replica here that voted.
+    #[must_use]
+    pub const fn is_forgetful(&self) -> bool {
+        self.forgetful
+    }
+
+    /// Another log of the node lost something so, now or at an earlier start.
+    pub fn forget(&mut self) {
+        self.forgetful = true;
     }
 
     /// What is counted.

@@ -78,7 +78,7 @@ pub struct CoreStart {
 #[derive(Debug)]
 pub struct CoreStarting {
     report: mpsc::Receiver<Result<Stage, StartError>>,
-    go: mpsc::SyncSender<()>,
+    go: mpsc::SyncSender<bool>,
     thread: JoinHandle<Result<(), CoreLost>>,
 }
 
@@ -95,8 +95,8 @@ pub struct CoreRunning {
 /// How far a core is.
 #[derive(Debug)]
 enum Stage {
-    /// Its log is open; it waits for the word to serve.
-    Opened,
+    /// Its log is open; it waits for the word to serve. Says whether the log may have forgotten replicas.
+    Opened { forgetful: bool },
     /// It serves.
     Serves(Ready),
 }
@@ -213,28 +213,30 @@ pub fn start(start: CoreStart) -> Result<CoreStarting, StartError> {
 }
 
 impl CoreStarting {
-    /// Waits until the core's log is open.
+    /// Waits until the core's log is open. Says whether it lost something of which nobody knows whose it was, so that the
+    /// node may have forgotten that it had a replica; that is to be recorded in the manifest before any core serves.
     ///
     /// # Errors
     /// Why it can't be opened.
-    pub fn opened(&mut self) -> Result<(), StartError> {
+    pub fn opened(&mut self) -> Result<bool, StartError> {
         match self.report.recv() {
-            Ok(Ok(_)) => Ok(()),
+            Ok(Ok(stage)) => Ok(matches!(stage, Stage::Opened { forgetful: true })),
             Ok(Err(error)) => Err(error),
             Err(mpsc::RecvError) => Err(StartError::Panicked),
         }
     }
 
-    /// Lets the core serve, once it is [`opened`](Self::opened), and waits until it does.
+    /// Lets the core serve, once it is [`opened`](Self::opened), and waits until it does. On a node that is `forgetful`
+    /// groups are only joined.
     ///
     /// # Errors
     /// Why it doesn't.
-    pub fn serve(self) -> Result<CoreRunning, StartError> {
+    pub fn serve(self, forgetful: bool) -> Result<CoreRunning, StartError> {
         // A thread that is gone has reported why, or panicked.
-        let _ = self.go.send(());
+        let _ = self.go.send(forgetful);
         loop {
             match self.report.recv() {
-                Ok(Ok(Stage::Opened)) => {}
+                Ok(Ok(Stage::Opened { .. })) => {}
                 Ok(Ok(Stage::Serves(Ready { mailbox, address }))) => {
                     return Ok(CoreRunning { mailbox, address, thread: self.thread });
                 }

@@ -50,10 +50,10 @@ impl Drop for Lifeline {
 pub(super) fn run(
     start: CoreStart,
     report: &mpsc::SyncSender<Result<Stage, StartError>>,
-    go: &mpsc::Receiver<()>,
+    go: &mpsc::Receiver<bool>,
 ) -> Result<(), CoreLost> {
     // Whoever started the core may have given up waiting: then nobody is told, here and below.
-    let opened = match open(start) {
+    let mut opened = match open(start) {
         Ok(opened) => opened,
         Err(error) => {
             drop(report.send(Err(error)));
@@ -68,8 +68,11 @@ pub(super) fn run(
             return Ok(());
         }
     };
-    if report.send(Ok(Stage::Opened)).is_err() || go.recv().is_err() {
-        return Ok(());
+    let forgetful = opened.core.is_forgetful();
+    let told = report.send(Ok(Stage::Opened { forgetful })).map_err(drop);
+    let Ok(forgetful) = told.and_then(|()| go.recv().map_err(drop)) else { return Ok(()) };
+    if forgetful {
+        opened.core.forget();
     }
     let report = report.clone();
     executor.run(async move { serve(opened, &report).await })

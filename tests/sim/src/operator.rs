@@ -219,7 +219,10 @@ impl World {
                         let node = self.rng.below(self.nodes.len() as u64) as usize;
                         self.campaign(node, group);
                     }
-                    30..36 if self.operator.groups.len() < GROUPS_MAX && self.nodes.iter().all(|node| !node.lost) => {
+                    30..36
+                        if self.operator.groups.len() < GROUPS_MAX
+                            && self.nodes.iter().all(|node| !node.lost && !node.rotten) =>
+                    {
                         self.found_group();
                         (0..self.nodes.len()).for_each(|node| self.furnish(node));
                     }
@@ -298,7 +301,7 @@ impl World {
         let mut lost = Vec::new();
         for member in configuration.members() {
             let node = member.node.0 as usize - 1;
-            if self.nodes[node].lost || self.has_amnesia(node, group) {
+            if self.nodes[node].lost || self.has_forgotten(node, group) {
                 lost.push(MemberChange::Remove(member.replica));
             } else {
                 self.furnish_with(node, group);
@@ -375,10 +378,13 @@ impl World {
         self.ask(node, mail, Waits::Change { joint, leaves, receiver });
     }
 
-    /// Whether a node's replica knows nothing of what it held.
-    fn has_amnesia(&self, node: usize, group: GroupId) -> bool {
-        let replica = self.nodes[node].core.as_ref().and_then(|core| core.replica(group));
-        replica.is_some_and(|raft| raft.limit() == Limit::Amnesia)
+    /// Whether a node's replica knows nothing of what it held, or the node may have forgotten that it had one.
+    fn has_forgotten(&self, node: usize, group: GroupId) -> bool {
+        let Some(core) = &self.nodes[node].core else { return false };
+        match core.replica(group) {
+            Some(raft) => raft.limit() == Limit::Amnesia,
+            None => core.is_forgetful() && self.nodes[node].ailing.is_empty(),
+        }
     }
 
     /// Whether the nodes whose disks are whole are a majority, also without `lost`.
