@@ -34,8 +34,8 @@ impl World {
         self.nodes[node].rotten = true;
         let many = self.rng.chance(20) && batches.get(place + 1).is_some_and(|next| next.sequence <= proved);
         self.hits.hit(if many { "several batches rotten" } else { "batch rotten" });
-        for place in place..place + 1 + usize::from(many) {
-            self.spoil(node, &batches[place]);
+        for batch in &batches[place..place + 1 + usize::from(many)] {
+            self.spoil(node, batch);
         }
         // Sooner or later somebody starts it again.
         if self.rng.chance(70) {
