@@ -207,9 +207,10 @@ impl Walk {
             return Err(WalError::Damaged { file, offset, sequence: first });
         }
         let explained = first == last && echoed;
-        self.holes.push(Hole { first, last, explained });
+        let hole = Hole { first, last, explained };
+        self.holes.push(hole);
         self.damage.push(Damage { file, offset, first, last, explained });
-        self.replay.interrupted();
+        self.replay.interrupted(hole);
         self.stats.last = last;
         Ok(())
     }
