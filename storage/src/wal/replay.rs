@@ -429,7 +429,8 @@ impl Replay {
                 return Err(RecordFault::Gap { group, last, first });
             }
             let limit = match before {
-                _ if forgotten => Limit::Amnesia,
+                // Without its creation nobody knows its first members.
+                _ if forgotten || proof.stub.is_some() => Limit::Amnesia,
                 _ if whole => before,
                 _ => limited(before, claim),
             };
