@@ -234,6 +234,10 @@ impl Replay {
             // The log begins with what the entries in doubt do not hold.
             self.index.forget_entries(slot, doubt);
         }
+        if state.base.index < self.index.at(slot).base.index {
+            // Recovery gave up all that this log holds, and now it reads well again.
+            self.index.forget_log(slot);
+        }
         self.index.set_state(slot, state);
         let tracked = self.index.at(slot);
         let (base, last) = (tracked.base.index, tracked.last);
@@ -243,6 +247,10 @@ impl Replay {
         proof.stub = None;
         proof.bound = None;
         proof.doubt = doubt.filter(|doubt| !state.reset && base < *doubt && !agrees(*doubt));
+        // What recovery gave up reads well again: it is not what was gone on with.
+        if last != state.last && proof.doubt.is_none() {
+            proof.doubt = Some(LogIndex::MAX);
+        }
     }
 
     fn group(&mut self, sequence: BatchSeq, place: Place, record: &GroupRecord<'_>) {
@@ -411,7 +419,7 @@ impl Replay {
             let end = end.min(proof.doubt.unwrap_or(LogIndex::MAX)).min(tracked.whole_upto());
             let no_machine = tracked.snapshot_lost(&exists);
             if end < tracked.last.index {
-                if holes.is_empty() && gone.is_none() {
+                if holes.is_empty() && gone.is_none() && before == Limit::None {
                     let last = end;
                     return Err(RecordFault::Gap { group, last, first: last.next().next() });
                 }
@@ -424,7 +432,7 @@ impl Replay {
             // Of one that nothing is known of nothing more can be missing.
             let as_claimed = tracked.last == claim || before == Limit::Bound(claim);
             let whole = before == Limit::Amnesia || (as_claimed && proof.doubt.is_none());
-            if holes.is_empty() && gone.is_none() && !no_machine && !whole {
+            if holes.is_empty() && gone.is_none() && !no_machine && !whole && before == Limit::None {
                 let (last, first) = (tracked.last.index, claim.index.next());
                 return Err(RecordFault::Gap { group, last, first });
             }
