@@ -173,7 +173,9 @@ impl Model {
                 let change = StateChange { base: Some((base, configuration(), LogIndex(0))), ..StateChange::default() };
                 wal.record_state(*group, held.replica, change)
             }
-            Step::Snapshot(group, index, bytes) | Step::Chunks(group, index, bytes) | Step::Keep(group, index, bytes) => {
+            Step::Snapshot(group, index, bytes)
+            | Step::Chunks(group, index, bytes)
+            | Step::Keep(group, index, bytes) => {
                 let held = self.held(*group);
                 let position = held.entries.iter().find(|entry| entry.index == *index).unwrap().position();
                 let mut sequence = BatchSeq(0);
