@@ -215,7 +215,7 @@ fn long() -> (Image, Vec<Change>) {
 fn random(seed: u64) -> Image {
     let mut random = Random(seed);
     let mut log = Writer::new(WalConfig { depth: 1 + (seed % 3) as usize, ..config(false) });
-    log.model.churns = seed % 4 > 0;
+    log.model.churns = !seed.is_multiple_of(4);
     for _ in 0..2 + random.below(3) {
         log.start();
         for _ in 0..2 + random.below(12) {
