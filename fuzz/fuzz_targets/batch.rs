@@ -4,9 +4,9 @@
 use libfuzzer_sys::fuzz_target;
 use raftyard_storage::format::batch::{BATCH_HEADER_BYTES, BATCH_MAGIC, claimed_bytes, decode};
 use raftyard_storage::format::checkpoint::Item;
+use raftyard_storage::format::echo;
 use raftyard_storage::format::record::{Record, decode_all, decode_one};
 use raftyard_storage::format::segment::{ChecksumSeed, SegmentHeader, decode_header};
-use raftyard_storage::format::echo;
 
 fuzz_target!(|data: &[u8]| {
     let Some((&kind, data)) = data.split_first() else { return };

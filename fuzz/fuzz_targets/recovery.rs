@@ -88,6 +88,9 @@ impl Fuzzed {
         let place = usize::from(a) % image.batches.len();
         let batch = &image.batches[place];
         let file = image.headers[usize::from(a) % image.headers.len()].0;
+        if !self.disk.files.contains_key(&batch.file) || !self.disk.files.contains_key(&file) {
+            return;
+        }
         let at = usize::from(b) | usize::from(c) << 8;
         let some = 1 + usize::from(kind >> 5);
         match kind & 31 {
@@ -97,7 +100,7 @@ impl Fuzzed {
                 let at = batch.bytes.start + at % len;
                 let bytes = self.disk.bytes(batch.file);
                 for (place, value) in value.iter().take(some).enumerate() {
-                    if at + place < batch.bytes.end {
+                    if at + place < batch.bytes.end.min(bytes.len()) {
                         bytes[at + place] = *value;
                     }
                 }
@@ -112,11 +115,15 @@ impl Fuzzed {
                     11 => u64::from_le_bytes(value),
                     known => numbers[usize::from(known)],
                 };
-                self.disk.bytes(batch.file)[at..at + 8].copy_from_slice(&number.to_le_bytes());
+                if let Some(bytes) = self.disk.bytes(batch.file).get_mut(at..at + 8) {
+                    bytes.copy_from_slice(&number.to_le_bytes());
+                }
             }
             // A batch is not there.
             20 => {
-                self.disk.bytes(batch.file)[batch.bytes.clone()].fill(0);
+                if let Some(bytes) = self.disk.bytes(batch.file).get_mut(batch.bytes.clone()) {
+                    bytes.fill(0);
+                }
                 self.raw[place] = true;
             }
             // The records of one batch in the place of another's.
@@ -127,8 +134,10 @@ impl Fuzzed {
                 let lens = image.content(from.file, from.bytes.start + 32..from.bytes.start + 44).to_vec();
                 let start = batch.bytes.start;
                 let bytes = self.disk.bytes(batch.file);
-                bytes[start + 64..start + 64 + len].copy_from_slice(&source);
-                bytes[start + 32..start + 44].copy_from_slice(&lens);
+                if bytes.len() >= batch.bytes.end {
+                    bytes[start + 64..start + 64 + len].copy_from_slice(&source);
+                    bytes[start + 32..start + 44].copy_from_slice(&lens);
+                }
             }
             // Fields of a segment's header.
             24..=27 => {
@@ -136,7 +145,11 @@ impl Fuzzed {
                 let bytes = self.disk.bytes(file);
                 if bytes.len() >= 8192 {
                     let was = u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-                    let now = if kind & 1 == 0 { was.wrapping_add(u64::from(value[0]).wrapping_sub(128)) } else { u64::from_le_bytes(value) };
+                    let now = if kind & 1 == 0 {
+                        was.wrapping_add(u64::from(value[0]).wrapping_sub(128))
+                    } else {
+                        u64::from_le_bytes(value)
+                    };
                     for copy in [0, 4096] {
                         bytes[copy + at..copy + at + 8].copy_from_slice(&now.to_le_bytes());
                     }
@@ -193,7 +206,8 @@ fn mend_header(bytes: &mut [u8]) -> Option<SegmentHeader> {
 }
 
 fn mend_batch(bytes: &mut [u8], seed: u32, previous: Option<u32>) -> u32 {
-    let number = |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
+    let number =
+        |bytes: &[u8], at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().expect("four bytes")) as usize;
     let echo = number(bytes, 32);
     let mut at = 64usize.saturating_add(echo);
     while at + 16 <= bytes.len() {

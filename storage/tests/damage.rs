@@ -177,7 +177,7 @@ fn long() -> (Image, Vec<Change>) {
     let mut past = Vec::new();
     let mut random = Random(3);
     log.start();
-    log.batch(&[1, 2, 3, 9].map(|group| Step::Create(GroupId(group))));
+    log.batch(&[1, 2, 3, 5, 9].map(|group| Step::Create(GroupId(group))));
     log.batch(&[write(1, 1, 1, 3), write(2, 1, 1, 2), write(3, 1, 1, 2)]);
     log.batch(&[Step::Chunks(GroupId(1), LogIndex(2), vec![5; 1500]), Step::Peer(NodeId(2), StoreId(3))]);
     log.batch(&[Step::Keep(GroupId(1), LogIndex(2), vec![5; 1500]), Step::Compact(GroupId(1), LogIndex(2))]);
@@ -186,7 +186,7 @@ fn long() -> (Image, Vec<Change>) {
         let filler = Step::Write { group: GroupId(9), hard_state: None, entries: filler };
         log.settle(&[filler, Step::Compact(GroupId(9), LogIndex(index))]);
         if index == 25 {
-            log.settle(&[Step::Remove(GroupId(3))]);
+            log.settle(&[Step::Remove(GroupId(3)), Step::Remove(GroupId(5))]);
         }
         if index % 8 == 0 {
             log.settle(&[write(2, index, index / 8 + 2, 1)]);
@@ -559,4 +559,37 @@ fn limits_outlive_starts_and_what_was_cut_stays_cut() {
         let some = broken.iter().take(3).map(String::as_str).collect::<Vec<_>>().join("\n");
         assert!(broken.is_empty(), "{name}: {} of {}:\n{some}", broken.len(), pairs.len());
     }
+}
+
+/// Each planted bug of what reads a log must be found: otherwise these tests prove nothing. The others must not run beside
+/// it: `cargo test --release -p raftyard-storage --test damage planted` with `--cfg raftyard_planted`.
+#[cfg(raftyard_planted)]
+#[test]
+fn each_planted_bug_is_found() {
+    use raftyard_raft::planted::{Bug, plant};
+    let judged = |bug: Bug, image: &Image, cases: Vec<Vec<Change>>| {
+        let broken = |changes: &&Vec<Change>| {
+            let hit = image.hit(changes);
+            let mut disk = image.disk.clone();
+            change(&mut disk, changes);
+            judge(image, &mut disk, &hit, true).is_err()
+        };
+        assert_eq!(cases.iter().filter(broken).count(), 0, "without {bug:?}");
+        plant(Some(bug));
+        let found = cases.iter().filter(broken).count();
+        plant(None);
+        println!("{bug:?}: found in {found} of {} cases", cases.len());
+        assert!(found > 0, "{bug:?} was not found");
+    };
+    let image = small();
+    let lost = image.batches.iter().map(|batch| vec![image.without(batch)]).collect();
+    judged(Bug::EchoIgnored, &image, lost);
+    let flipped = image.batches.iter().map(|batch| flip(&image, batch.file, 8 * (batch.bytes.start + 100)));
+    judged(Bug::TornTaken, &image, flipped.collect());
+    judged(Bug::WholeCut, &in_flight(&[6600]), vec![Vec::new()]);
+    assert_eq!(go_on(&long().0, &[]), Ok(()));
+    plant(Some(Bug::TombstoneDropped));
+    let forgets = long().0;
+    plant(None);
+    println!("TombstoneDropped: {}", go_on(&forgets, &[]).unwrap_err());
 }
