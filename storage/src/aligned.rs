@@ -49,10 +49,11 @@ impl AlignedBuf {
 
     /// Sets the length; new bytes are zero.
     pub fn resize(&mut self, len: usize) {
-        let old = self.len;
+        let (old, before) = (self.len, self.capacity);
         self.reserve_total(len);
         self.len = len;
-        if len > old {
+        // Fresh memory is zero behind what was copied to it.
+        if len > old && self.capacity == before {
             self[old..].fill(0);
         }
     }

@@ -39,6 +39,8 @@ struct Life {
     depth: usize,
     /// What is recorded in a round, at most.
     steps: u64,
+    /// Whether old segments are emptied as soon as can be.
+    tidies: bool,
     model: Model,
     released: BatchSeq,
     initialised: bool,
@@ -91,6 +93,7 @@ impl Life {
             random: Random(seed),
             depth: 1 + (seed % 3) as usize,
             steps: 60,
+            tidies: false,
             model: Model { churns: seed % 2 == 1, ..Model::default() },
             released: BatchSeq(0),
             initialised: false,
@@ -121,7 +124,10 @@ impl Life {
     /// One start, some work, and an end after `operations`, if it lives that long. An error is a broken promise.
     fn round(&mut self, operations: u64) -> Result<(), String> {
         self.left = operations;
-        let config = WalConfig { depth: self.depth, ..config(self.initialised) };
+        let mut config = WalConfig { depth: self.depth, ..config(self.initialised) };
+        if self.tidies {
+            config = WalConfig { checkpoint_bytes: 40 << 10, spare_segments: 0, reserve_segments: 0, ..config };
+        }
         let seed = self.random.next();
         match Wal::open(self, config, seed) {
             Err(error) if self.left != u64::MAX => return Err(format!("refused: {error}")),
@@ -259,7 +265,7 @@ fn an_end_while_room_is_made_loses_nothing_that_was_released() {
     let mut seen = Seen::default();
     for seed in 0..lives {
         let mut life = Life::new(Plant::None, 2 * seed + 1);
-        life.steps = 400;
+        (life.steps, life.tidies) = (400, seed % 3 == 0);
         for _ in 0..6 {
             let operations = life.random.below(1500);
             let lived = life.round(operations);
@@ -284,9 +290,9 @@ fn each_planted_bug_is_found() {
         [Bug::RelocatedAppended, Bug::SourceFreedEarly, Bug::CheckpointNotAwaited, Bug::NoSync, Bug::NoDirectorySync]
     {
         plant(Some(bug));
-        let found = (0..400).find(|seed| {
+        let found = (0..2000).find(|seed| {
             let mut life = Life::new(Plant::None, 2 * seed + 1);
-            life.steps = 400;
+            (life.steps, life.tidies) = (400, true);
             std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
                 (0..8).any(|_| {
                     let operations = life.random.below(1500);

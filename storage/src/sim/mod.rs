@@ -23,6 +23,7 @@ pub const SECTOR_BYTES: usize = 512;
 
 const ENOENT: i32 = 2;
 const EIO: i32 = 5;
+const ENOSPC: i32 = 28;
 const EBADF: i32 = 9;
 
 /// A simulated disk with the files of one node.
@@ -37,6 +38,8 @@ pub struct SimDisk {
     executed: u64,
     faults: Vec<Fault>,
     durability_off: bool,
+    /// Bytes of all files together, at most.
+    capacity: Option<u64>,
 }
 
 /// Names a file's content, whatever its name.
@@ -156,6 +159,26 @@ impl SimDisk {
         self.durability_off = true;
     }
 
+    /// From now on files take this many bytes together, at most; what would make one longer than that finds no room.
+    pub fn set_capacity(&mut self, bytes: u64) {
+        self.capacity = Some(bytes);
+    }
+
+    /// Bytes that files take together: those with a name, and those that are open.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        let mut counted = self.names.inodes();
+        counted.extend(self.open.values());
+        counted.iter().filter_map(|inode| self.files.get(inode)).map(|file| file.content().len() as u64).sum()
+    }
+
+    /// Whether a file may reach to `end`.
+    fn make_room(&mut self, file: FileId, end: u64) -> Result<(), i32> {
+        let Some(capacity) = self.capacity else { return Ok(()) };
+        let more = end.saturating_sub(self.file(file)?.content().len() as u64);
+        if more == 0 || self.used() + more <= capacity { Ok(()) } else { Err(ENOSPC) }
+    }
+
     /// How many operations were executed so far.
     #[must_use]
     pub fn executed(&self) -> u64 {
@@ -268,6 +291,7 @@ impl SimDisk {
             IoOp::Close(file) => drop(self.open.remove(&file).ok_or(EBADF)?),
             IoOp::Write { file, offset, buffer, mode } => {
                 let durable = mode != WriteMode::Volatile && !self.durability_off;
+                self.make_room(file, offset + buffer.len() as u64)?;
                 let target = self.file(file)?;
                 target.write(offset, &buffer);
                 match (durable, mode) {
@@ -283,6 +307,7 @@ impl SimDisk {
                 return Ok(IoOutput::Buffer(buffer));
             }
             IoOp::Zero { file, offset, len } => {
+                self.make_room(file, offset.saturating_add(len))?;
                 let zeroes = vec![0; usize::try_from(len).map_err(|_| EIO)?];
                 self.file(file)?.write(offset, &zeroes);
             }

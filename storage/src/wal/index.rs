@@ -115,6 +115,11 @@ impl Tracked {
         rare.snapshot_lost || chunks.any(|(_, place)| !exists(place.segment))
     }
 
+    /// Everything from the base up to this entry is here.
+    pub(crate) fn whole_upto(&self) -> LogIndex {
+        self.runs.contiguous_after(self.base.index)
+    }
+
     /// The newest position that this replica may have acknowledged.
     fn claim(&self) -> LogPosition {
         match self.limit() {
@@ -457,6 +462,12 @@ impl Index {
             self.truncate(slot, first.previous());
         }
         self.at_mut(slot).set_limit(limited(before, claim));
+    }
+
+    /// Forgets where the entries up to `last` stand: they are lost.
+    pub(crate) fn forget_entries(&mut self, slot: Slot, last: LogIndex) {
+        let tracked = self.slots[slot as usize].as_mut().expect("a slot in use");
+        tracked.runs.drop_to(last, |place| kill(&mut self.live, place));
     }
 
     /// Forgets the whole log of a group: nothing is left that it could begin with.

@@ -220,7 +220,9 @@ impl Wal {
             if !self.has_room() {
                 self.settle(disk)?;
             }
-            self.record_state(group.group, group.replica, StateChange::default());
+            // A log that was forgotten must not come back when it is read again, whatever it began with.
+            let change = StateChange { reset: group.last == group.base, ..StateChange::default() };
+            self.record_state(group.group, group.replica, change);
         }
         self.settle(disk)
     }

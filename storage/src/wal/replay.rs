@@ -3,6 +3,10 @@
 //!
 //! Every record and every echo of a group proves how the group stood: term, vote, newest position. A group is whole if
 //! nothing can have been recorded of it after its newest proof, and its entries reach from its base to there.
+//!
+//! A lost batch may have replaced entries. Behind it a group's older entries are in doubt, unless it is proved to end where
+//! it ended before: two logs that end with the same index and term are the same (Raft paper, section 5.3). Entries that are
+//! recorded behind the lost batch do not vouch for those before them.
 
 use super::index::{Index, Slot, limited};
 use super::runs::Place;
@@ -10,10 +14,10 @@ use crate::format::BatchSeq;
 use crate::format::batch::{Batch, BatchHeader};
 use crate::format::checkpoint::{Item, Part};
 use crate::format::echo::{self, EchoState};
-use crate::format::record::{CHUNK_OVERHEAD_BYTES, GroupRecord, Record, RecordFault, decode_all};
+use crate::format::record::{CHUNK_OVERHEAD_BYTES, GroupRecord, Record, RecordFault, State, decode_all};
 use crate::format::segment::BatchPlace;
 use raftyard_raft::planted::{Bug, planted};
-use raftyard_raft::{GroupId, Limit, LogPosition, ReplicaId};
+use raftyard_raft::{GroupId, Limit, LogIndex, LogPosition, ReplicaId};
 use std::sync::Arc;
 
 /// Batches that are lost.
@@ -34,6 +38,10 @@ struct Proof {
     claim: LogPosition,
     /// Where something was first said of it, if its creation was not seen.
     stub: Option<BatchSeq>,
+    /// Entries up to this index are what they were before batches were lost, which may have replaced them.
+    doubt: Option<LogIndex>,
+    /// What was claimed when they came to be in doubt, which may have been a bound.
+    bound: Option<LogPosition>,
 }
 
 /// A complete checkpoint.
@@ -75,6 +83,10 @@ pub(crate) struct Replay {
     pub(crate) holds_records: bool,
     /// The groups that the last batch touched.
     pub(crate) touched: Vec<(GroupId, ReplicaId)>,
+    /// The last lost batches so far.
+    hole: Option<Hole>,
+    /// The first one of the last lost batches of which nothing says whom they touched.
+    unexplained: Option<BatchSeq>,
 }
 
 impl Replay {
@@ -123,11 +135,46 @@ impl Replay {
                 EchoState::There(hard_state, claim) => {
                     let slot = self.slot_of(group, replica, sequence);
                     self.index.at_mut(slot).hard_state = hard_state;
+                    if self.hole.is_some_and(|hole| hole.last == after) {
+                        self.echo_of_lost(slot, claim);
+                    }
                     self.prove(slot, after, claim);
                 }
             }
         }
         Ok(())
+    }
+
+    /// What was recorded of a group in a lost batch left it with this claim: its last position, or its bound.
+    fn echo_of_lost(&mut self, slot: Slot, claim: LogPosition) {
+        let tracked = self.index.at(slot);
+        // A bound says nothing of where the log ended.
+        if tracked.last != claim || tracked.limit() != Limit::None {
+            self.doubt(slot);
+            let bound = self.proof(slot).bound.unwrap_or_default();
+            self.proof_mut(slot).bound = Some(newer(bound, claim));
+        }
+    }
+
+    /// From now on nobody knows which entries of a group were replaced.
+    fn doubt(&mut self, slot: Slot) {
+        if let Some(doubt) = self.proof(slot).doubt {
+            // What followed older entries that were in doubt already never was one log with them.
+            self.index.truncate(slot, self.index.at(slot).whole_upto().min(doubt));
+        }
+        self.proof_mut(slot).doubt = Some(LogIndex::MAX);
+    }
+
+    /// Whether anything may have happened to a group in lost batches, of which nothing was said since.
+    fn may_have_lost(&self, slot: Slot) -> bool {
+        self.unexplained.is_some_and(|first| self.proof(slot).after < first)
+    }
+
+    /// A record says where the log of a group ended before it, if it says so; that may not be where it ends here.
+    fn compare(&mut self, slot: Slot, last: Option<LogPosition>) {
+        if self.may_have_lost(slot) && last != Some(self.index.at(slot).last) {
+            self.doubt(slot);
+        }
     }
 
     fn record(&mut self, sequence: BatchSeq, at: BatchAt, place: Place, record: Record<'_>) -> Result<(), RecordFault> {
@@ -149,10 +196,7 @@ impl Replay {
             Record::Relocated(record) => self.relocated(sequence, place, &record),
             Record::State(state) => {
                 let slot = self.slot_of(state.group, state.replica, sequence);
-                self.index.set_state(slot, &state);
-                let proof = self.proof_mut(slot);
-                // It says everything, so whatever was lost before no longer matters.
-                proof.stub = None;
+                self.state(slot, &state);
                 let claim = match state.limit {
                     Limit::Bound(bound) => bound,
                     Limit::None | Limit::Amnesia => state.last,
@@ -181,10 +225,47 @@ impl Replay {
         Ok(())
     }
 
+    /// It says everything but the entries, so whatever else was lost before no longer matters.
+    fn state(&mut self, slot: Slot, state: &State) {
+        self.compare(slot, Some(state.last));
+        let Proof { doubt, .. } = self.proof(slot);
+        let base_known = self.index.at(slot).term(state.base.index) == Some(state.base.term);
+        if let Some(doubt) = doubt.filter(|_| !base_known) {
+            // The log begins with what the entries in doubt do not hold.
+            self.index.forget_entries(slot, doubt);
+        }
+        if state.base.index < self.index.at(slot).base.index {
+            // Recovery gave up all that this log holds, and now it reads well again.
+            self.index.forget_log(slot);
+        }
+        self.index.set_state(slot, state);
+        let tracked = self.index.at(slot);
+        let (base, last) = (tracked.base.index, tracked.last);
+        // Either it ends where it did, or recovery gave up what followed.
+        let agrees = |doubt: LogIndex| last == state.last && last.index <= doubt;
+        let proof = self.proof_mut(slot);
+        proof.stub = None;
+        proof.bound = None;
+        proof.doubt = doubt.filter(|doubt| !state.reset && base < *doubt && !agrees(*doubt));
+        // What recovery gave up reads well again: it is not what was gone on with.
+        if last != state.last && proof.doubt.is_none() {
+            proof.doubt = Some(LogIndex::MAX);
+        }
+    }
+
     fn group(&mut self, sequence: BatchSeq, place: Place, record: &GroupRecord<'_>) {
         let slot = self.slot_of(record.group, record.replica, sequence);
+        self.compare(slot, record.last);
         self.told(slot, record);
         self.index.append(slot, place, record.entries.iter());
+        if !record.entries.is_empty() {
+            let (base, before) = (self.index.at(slot).base.index, record.entries.first().previous());
+            let proof = self.proof_mut(slot);
+            proof.doubt = proof.doubt.map(|doubt| doubt.min(before)).filter(|doubt| base < *doubt);
+            if proof.doubt.is_none() && !record.limited {
+                proof.bound = None;
+            }
+        }
         let claim = record.last.unwrap_or_else(|| self.index.at(slot).last);
         self.prove(slot, sequence, claim);
     }
@@ -194,8 +275,11 @@ impl Replay {
             return self.group(sequence, place, record);
         }
         let slot = self.slot_of(record.group, record.replica, sequence);
+        self.compare(slot, record.last);
         self.told(slot, record);
-        if !record.entries.is_empty() {
+        let doubt = self.proof(slot).doubt.unwrap_or_default();
+        // What is in doubt may be another entry than the one that was moved.
+        if !record.entries.is_empty() && record.entries.first() > doubt {
             let entries = record.entries;
             self.index.relocate(slot, entries.first()..=entries.last(), place);
         }
@@ -205,11 +289,12 @@ impl Replay {
 
     /// What a record says beside its entries.
     fn told(&mut self, slot: Slot, record: &GroupRecord<'_>) {
+        let may_have_lost = self.may_have_lost(slot);
         let tracked = self.index.at_mut(slot);
         if let Some(hard_state) = record.hard_state {
             tracked.hard_state = hard_state;
         }
-        if record.limited && tracked.limit() == Limit::None {
+        if record.limited && (tracked.limit() == Limit::None || may_have_lost) {
             // The record that limited it is lost, and nobody knows by what.
             tracked.set_limit(Limit::Amnesia);
         }
@@ -259,7 +344,7 @@ impl Replay {
                     Limit::None | Limit::Amnesia => item.state.last,
                 };
                 let slot = self.index.replace(*item, begun_in);
-                *self.proof_mut(slot) = Proof { after: sequence, claim, stub: None };
+                *self.proof_mut(slot) = Proof { after: sequence, claim, ..Proof::default() };
             }
             Item::Removed { group, replica } => {
                 if let Some(slot) = self.index.slot(group).filter(|slot| self.index.at(*slot).replica <= replica) {
@@ -280,9 +365,13 @@ impl Replay {
         }
     }
 
-    /// What was begun before lost batches is not gone on with after them.
-    pub(crate) fn interrupted(&mut self) {
+    /// Batches are lost. What was begun before them is not gone on with after them.
+    pub(crate) fn interrupted(&mut self, hole: Hole) {
         self.parts = None;
+        self.hole = Some(hole);
+        if !hole.explained {
+            self.unexplained = Some(hole.first);
+        }
     }
 
     fn slot_of(&mut self, group: GroupId, replica: ReplicaId, sequence: BatchSeq) -> Slot {
@@ -320,16 +409,17 @@ impl Replay {
             let Some(tracked) = self.index.get(slot) else { continue };
             let (group, replica, proof) = (tracked.group, tracked.replica, self.proof(slot));
             let before = tracked.limit();
+            let claim = newer(proof.claim, proof.bound.unwrap_or_default());
             if holes.is_empty() && proof.stub.is_some() {
                 return Err(RecordFault::NoSuchReplica { group, replica });
             }
             let forgotten = holes.iter().any(|hole| proof.after < hole.first && !hole.explained);
             let gone = tracked.runs.iter().find(|run| !exists(run.place.segment)).map(|run| run.first);
-            let end = tracked.runs.contiguous_after(tracked.base.index);
-            let end = gone.map_or(end, |gone| end.min(gone.previous()));
+            let end = gone.map_or(LogIndex::MAX, |gone| gone.previous());
+            let end = end.min(proof.doubt.unwrap_or(LogIndex::MAX)).min(tracked.whole_upto());
             let no_machine = tracked.snapshot_lost(&exists);
             if end < tracked.last.index {
-                if holes.is_empty() && gone.is_none() {
+                if holes.is_empty() && gone.is_none() && before == Limit::None {
                     let last = end;
                     return Err(RecordFault::Gap { group, last, first: last.next().next() });
                 }
@@ -340,16 +430,17 @@ impl Replay {
             }
             let tracked = self.index.at_mut(slot);
             // Of one that nothing is known of nothing more can be missing.
-            let known = before == Limit::Bound(proof.claim) || before == Limit::Amnesia;
-            let whole = tracked.last == proof.claim || known;
-            if holes.is_empty() && gone.is_none() && !no_machine && !whole {
-                let (last, first) = (tracked.last.index, proof.claim.index.next());
+            let as_claimed = tracked.last == claim || before == Limit::Bound(claim);
+            let whole = before == Limit::Amnesia || (as_claimed && proof.doubt.is_none());
+            if holes.is_empty() && gone.is_none() && !no_machine && !whole && before == Limit::None {
+                let (last, first) = (tracked.last.index, claim.index.next());
                 return Err(RecordFault::Gap { group, last, first });
             }
             let limit = match before {
-                _ if forgotten => Limit::Amnesia,
+                // Without its creation nobody knows its first members.
+                _ if forgotten || proof.stub.is_some() => Limit::Amnesia,
                 _ if whole => before,
-                _ => limited(before, proof.claim),
+                _ => limited(before, claim),
             };
             tracked.set_limit(limit);
             if limit != before {
@@ -359,6 +450,10 @@ impl Replay {
         touched.sort_unstable();
         Ok(touched)
     }
+}
+
+fn newer(a: LogPosition, b: LogPosition) -> LogPosition {
+    if a.at_least_as_new_as(b) { a } else { b }
 }
 
 fn ended(item: &Item) -> Option<Complete> {

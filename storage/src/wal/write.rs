@@ -243,7 +243,10 @@ impl Wal {
     /// be recorded. It ends by itself when segments are given up, or [`Wal::retry`] finds room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.next.found_no_room() || self.reserve.as_ref().is_some_and(Preparation::found_no_room)
+        // A reserve that segments were given up for needs no other file.
+        let reserve_missing = self.files.free.len() < self.config.reserve_segments;
+        let no_reserve = reserve_missing && self.reserve.as_ref().is_some_and(Preparation::found_no_room);
+        no_reserve || self.next.found_no_room()
     }
 
     /// Tries again to make what there was no room for. Call it now and then while [`Wal::is_full`].

@@ -1,6 +1,10 @@
 //! What the tests of the log share: a small log on a simulated disk, a workload, and what it must come back as.
 #![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "each test binary uses a part of it")]
 
+pub mod image;
+pub mod judge;
+pub mod memory;
+
 use bytes::Bytes;
 use raftyard_raft::{
     Configuration, Entry, EntryKind, GroupId, HardState, Limit, LogIndex, LogPosition, Member, NodeId, ReplicaId, Term,
@@ -135,7 +139,14 @@ pub enum Step {
     Compact(GroupId, LogIndex),
     /// The machine's state at this index, of so many bytes, is kept by the log from now on.
     Snapshot(GroupId, LogIndex, Vec<u8>),
+    /// The same in two steps: its pieces, and that it is kept.
+    Chunks(GroupId, LogIndex, Vec<u8>),
+    Keep(GroupId, LogIndex, Vec<u8>),
     Remove(GroupId),
+    /// A snapshot takes the place of the whole log, which begins after this position from now on.
+    Reset(GroupId, LogPosition),
+    /// What the replica may do from now on.
+    Limit(GroupId, Limit),
 }
 
 /// Records steps in a log and remembers, for each, the batch it went into: the other side of what recovery returns.
@@ -162,16 +173,34 @@ impl Model {
                 let change = StateChange { base: Some((base, configuration(), LogIndex(0))), ..StateChange::default() };
                 wal.record_state(*group, held.replica, change)
             }
-            Step::Snapshot(group, index, bytes) => {
+            Step::Snapshot(group, index, bytes)
+            | Step::Chunks(group, index, bytes)
+            | Step::Keep(group, index, bytes) => {
                 let held = self.held(*group);
                 let position = held.entries.iter().find(|entry| entry.index == *index).unwrap().position();
-                for (place, piece) in bytes.chunks(700).enumerate() {
-                    wal.record_chunk(*group, held.replica, position, 700 * place as u64, piece);
+                let mut sequence = BatchSeq(0);
+                if !matches!(step, Step::Keep(..)) {
+                    for (place, piece) in bytes.chunks(700).enumerate() {
+                        sequence = wal.record_chunk(*group, held.replica, position, 700 * place as u64, piece);
+                    }
                 }
                 let snapshot = Some((position, bytes.len() as u64));
-                wal.record_state(*group, held.replica, StateChange { snapshot, ..StateChange::default() })
+                if !matches!(step, Step::Chunks(..)) {
+                    let change = StateChange { snapshot, ..StateChange::default() };
+                    sequence = wal.record_state(*group, held.replica, change);
+                }
+                sequence
             }
             Step::Remove(group) => wal.record_removal(*group, self.held(*group).replica),
+            Step::Reset(group, base) => {
+                let base = Some((*base, configuration(), LogIndex(0)));
+                let change = StateChange { base, reset: true, ..StateChange::default() };
+                wal.record_state(*group, self.held(*group).replica, change)
+            }
+            Step::Limit(group, limit) => {
+                let change = StateChange { limit: Some(*limit), ..StateChange::default() };
+                wal.record_state(*group, self.held(*group).replica, change)
+            }
             Step::Peer(node, store) => wal.record_peer(*node, *store),
         };
         apply(&mut self.now, &step, |group| self.steps.iter().filter(|(_, s)| *s == Step::Create(group)).count());
@@ -207,10 +236,12 @@ impl Model {
             12 if random.below(6) == 0 => return Step::Remove(group),
             _ => {}
         }
-        let term = known.hard_state.term.0.max(1) + random.below(2);
+        let term = known.hard_state.term.0.max(known.last().term.0).max(1) + random.below(2);
         let first = 1 + known.last().index.0;
         // Now and then a new leader's entries replace some of the log.
         let replaces = random.below(4) == 0;
+        // Whoever replaces entries has a higher term than they: logs that agree on a position agree up to there.
+        let term = if replaces { term.max(known.last().term.0 + 1) } else { term };
         let first = if replaces { first.saturating_sub(2).max(known.base.index.0 + 1) } else { first };
         let hard_state = (random.below(2) == 0 || term > known.hard_state.term.0).then(|| HardState {
             term: Term(term),
@@ -224,11 +255,38 @@ impl Model {
         Step::Write { group, hard_state, entries }
     }
 
+    /// A snapshot of a newer state takes the place of some group's log.
+    pub fn reset(&self, random: &mut Random) -> Option<Step> {
+        let held = self.now.groups.get(random.below(4) as usize)?;
+        let index = LogIndex(held.last().index.0.saturating_sub(2).max(held.base.index.0) + 1 + random.below(4));
+        Some(Step::Reset(held.group, LogPosition { index, term: Term(held.last().term.0 + 1) }))
+    }
+
+    /// Some group is limited by more than it ever comes to, or for ever.
+    pub fn limit(&self, random: &mut Random) -> Option<Step> {
+        let held = self.now.groups.get(random.below(4) as usize)?;
+        let bound = LogPosition { index: LogIndex(1), term: Term(1000 + random.below(3)) };
+        let limit = if random.below(3) == 0 { Limit::Amnesia } else { Limit::Bound(bound) };
+        Some(Step::Limit(held.group, if held.limit == Limit::Amnesia { Limit::Amnesia } else { limit }))
+    }
+
     /// What a log that ends with batch `last` holds.
     pub fn state(&self, last: BatchSeq) -> State {
+        self.add_up(last, true)
+    }
+
+    /// The same, with all entries that were compacted.
+    pub fn uncompacted(&self, last: BatchSeq) -> State {
+        self.add_up(last, false)
+    }
+
+    fn add_up(&self, last: BatchSeq, compacts: bool) -> State {
         let mut state = State::default();
         let mut created = std::collections::BTreeMap::<GroupId, usize>::new();
         for (_, step) in self.steps.iter().filter(|(sequence, _)| *sequence <= last) {
+            if !compacts && matches!(step, Step::Compact(..)) {
+                continue;
+            }
             apply(&mut state, step, |group| created.get(&group).copied().unwrap_or(0));
             if let Step::Create(group) = step {
                 *created.entry(*group).or_default() += 1;
@@ -303,12 +361,19 @@ fn apply(state: &mut State, step: &Step, created: impl Fn(GroupId) -> usize) {
             known.base = known.entries.iter().find(|entry| entry.index == *index).unwrap().position();
             known.entries.retain(|entry| entry.index > *index);
         }
-        Step::Snapshot(group, index, bytes) => {
+        Step::Chunks(..) => {}
+        Step::Snapshot(group, index, bytes) | Step::Keep(group, index, bytes) => {
             let known = held_mut(state, *group);
             let position = known.entries.iter().find(|entry| entry.index == *index).unwrap().position();
             known.snapshot = Some((position, bytes.clone()));
         }
         Step::Remove(group) => state.groups.retain(|held| held.group != *group),
+        Step::Reset(group, base) => {
+            let known = held_mut(state, *group);
+            known.base = *base;
+            known.entries.clear();
+        }
+        Step::Limit(group, limit) => held_mut(state, *group).limit = *limit,
         Step::Peer(node, store) => {
             state.peers.retain(|(known, _)| known != node);
             state.peers.push((*node, *store));

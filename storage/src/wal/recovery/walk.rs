@@ -161,8 +161,14 @@ impl Walk {
     fn batch(&mut self, link: &Link, offset: u64, batch: &Batch<'_>, bytes: &[u8]) -> Result<(), WalError> {
         let BatchHeader { sequence, durable_upto, previous_checksum, .. } = batch.header;
         if std::mem::take(&mut self.any) {
-            self.stats.last = sequence.previous();
-            self.lose_front();
+            if self.looks || sequence == BatchSeq(1) {
+                self.stats.last = sequence.previous();
+                self.lose_front();
+            } else {
+                // The log's front was given up, and no checkpoint tells what it held: whoever is not named from here on is
+                // forgotten.
+                self.lose((link.path, offset, link.header.version), sequence.previous(), false)?;
+            }
         }
         let newest = self.waiting.last().map_or(self.stats.last, |waiting| waiting.sequence);
         let follows = sequence == self.stats.last.next() && self.waiting.is_empty();
@@ -207,9 +213,10 @@ impl Walk {
             return Err(WalError::Damaged { file, offset, sequence: first });
         }
         let explained = first == last && echoed;
-        self.holes.push(Hole { first, last, explained });
+        let hole = Hole { first, last, explained };
+        self.holes.push(hole);
         self.damage.push(Damage { file, offset, first, last, explained });
-        self.replay.interrupted();
+        self.replay.interrupted(hole);
         self.stats.last = last;
         Ok(())
     }
