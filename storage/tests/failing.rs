@@ -4,10 +4,11 @@
 
 mod rig;
 
+use raftyard_raft::Limit;
 use raftyard_raft::{GroupId, LogIndex, ReplicaId};
 use raftyard_storage::io::{Directory, Disk, FileName, FilePath, IoOp};
 use raftyard_storage::sim::{FaultTarget, SimDisk};
-use raftyard_storage::wal::{BatchSeq, Limit, Wal, WalConfig};
+use raftyard_storage::wal::{BatchSeq, Wal, WalConfig};
 use rig::{Held, Model, Step, config, entry, settle, state};
 use std::collections::BTreeSet;
 

@@ -3,10 +3,11 @@
 
 mod rig;
 
+use raftyard_raft::Limit;
 use raftyard_raft::{Entry, GroupId, LogIndex, LogPosition, Term};
 use raftyard_storage::io::{Directory, Disk, IoId, IoOp};
 use raftyard_storage::sim::SimDisk;
-use raftyard_storage::wal::{FetchError, FetchedData, Limit, Wal, WalConfig};
+use raftyard_storage::wal::{FetchError, FetchedData, Wal, WalConfig};
 use rig::{Model, Step, config, entry, settle};
 
 const GROUP: GroupId = GroupId(1);

@@ -8,8 +8,9 @@
 use super::image::{Hit, Image};
 use super::memory::MemDisk;
 use super::{Held, State, WAL};
+use raftyard_raft::Limit;
 use raftyard_raft::{Entry, LogIndex, LogPosition, Term};
-use raftyard_storage::wal::{BatchSeq, Limit, Loaded, Reading, Recovered, RecoveredGroup, WalError, read};
+use raftyard_storage::wal::{BatchSeq, Loaded, Reading, Recovered, RecoveredGroup, WalError, read};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
