@@ -6,10 +6,10 @@
 
 mod rig;
 
-use raftyard_raft::{Entry, GroupId, HardState, LogIndex, LogPosition, NodeId, ReplicaId, Term};
+use raftyard_raft::{Entry, GroupId, HardState, Limit, LogIndex, LogPosition, NodeId, ReplicaId, Term};
 use raftyard_storage::io::{BLOCK_BYTES, Directory, Disk, FilePath, IoId, IoOp, IoResult};
 use raftyard_storage::sim::{SECTOR_BYTES, SimDisk};
-use raftyard_storage::wal::{Limit, RecoveredGroup, StoreId, Wal, WalConfig, WalError, read};
+use raftyard_storage::wal::{RecoveredGroup, StoreId, Wal, WalConfig, WalError, read};
 use rig::image::{Change, Image, change};
 use rig::judge::judge;
 use rig::memory::MemDisk;

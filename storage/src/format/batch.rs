@@ -117,7 +117,8 @@ pub fn decode(batch: &[u8], seed: ChecksumSeed, offset: u64) -> Result<Batch<'_>
     if header.padded_bytes() != batch.len() as u64 || !whole {
         return Err(BatchFault::Invalid);
     }
-    let (flags_known, reserved_at) = if version == 1 { (FLAG_OPENING, 48) } else { (FLAG_OPENING | FLAG_CLEAN | FLAG_AFTER_LOSS, 56) };
+    let (flags_known, reserved_at) =
+        if version == 1 { (FLAG_OPENING, 48) } else { (FLAG_OPENING | FLAG_CLEAN | FLAG_AFTER_LOSS, 56) };
     let reserved = &batch[reserved_at..BATCH_HEADER_BYTES];
     let records_at = BATCH_HEADER_BYTES + header.echo_len as usize;
     let records_end = records_at + header.records_len as usize;
