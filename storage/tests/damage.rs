@@ -6,8 +6,7 @@
 
 mod rig;
 
-use raftyard_raft::Limit;
-use raftyard_raft::{Entry, GroupId, HardState, LogIndex, LogPosition, NodeId, ReplicaId, Term};
+use raftyard_raft::{Entry, GroupId, HardState, Limit, LogIndex, LogPosition, NodeId, ReplicaId, Term};
 use raftyard_storage::io::{BLOCK_BYTES, Directory, Disk, FilePath, IoId, IoOp, IoResult};
 use raftyard_storage::sim::{SECTOR_BYTES, SimDisk};
 use raftyard_storage::wal::{RecoveredGroup, StoreId, Wal, WalConfig, WalError, read};

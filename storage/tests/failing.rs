@@ -4,9 +4,8 @@
 
 mod rig;
 
-use raftyard_raft::Limit;
-use raftyard_raft::{GroupId, LogIndex, ReplicaId};
-use raftyard_storage::io::{Directory, Disk, FileName, FilePath, IoOp};
+use raftyard_raft::{GroupId, Limit, LogIndex, ReplicaId};
+use raftyard_storage::io::{Directory, Disk, FileName, IoOp};
 use raftyard_storage::sim::{FaultTarget, SimDisk};
 use raftyard_storage::wal::{BatchSeq, Wal, WalConfig};
 use rig::{Held, Model, Step, config, entry, settle, state};
@@ -27,8 +26,6 @@ struct Life {
     initialised: bool,
     lost: BTreeSet<GroupId>,
     relocated: bool,
-    /// Where it ended.
-    segment: Option<FilePath>,
 }
 
 impl Life {
@@ -105,7 +102,6 @@ impl Life {
         wal.close();
         settle(wal, &mut self.disk);
         assert!(wal.is_closed());
-        self.segment = Some(wal.segment());
         wal.failure().is_none()
     }
 
@@ -261,18 +257,38 @@ fn creating_without_room_is_no_failure() {
 }
 
 #[test]
-fn after_a_clean_stop_the_log_goes_on_where_it_ended() {
+fn after_a_clean_stop_only_the_checkpoint_is_read() {
     let mut life = Life::default();
     assert!(!life.live());
     let (wal, recovered) = Wal::open(&mut life.disk, small(true), 5).unwrap();
     let stats = recovered.stats;
     assert!(stats.clean && stats.checkpoint.is_some(), "{stats:?}");
     assert!(stats.batches <= 8 && stats.segments <= 2, "only the checkpoint is read: {stats:?}");
-    let newest = wal.segment();
-    assert_eq!(Some(newest), life.segment, "it goes on in the same segment");
-    // Not closed now: the next start begins a new one.
+    // Not closed now.
     drop(wal);
-    let (wal, recovered) = Wal::open(&mut life.disk, small(true), 6).unwrap();
-    assert!(!recovered.stats.clean && wal.segment() != newest);
+    let (_, recovered) = Wal::open(&mut life.disk, small(true), 6).unwrap();
+    assert!(!recovered.stats.clean);
     life.judge();
+}
+
+/// Where no segment was made ahead, the log goes on where it ended.
+#[test]
+fn after_a_clean_stop_the_log_goes_on_where_it_ended() {
+    let mut disk = SimDisk::new();
+    let (mut wal, _) = Wal::open(&mut disk, small(false), 1).unwrap();
+    wal.record_creation(GroupId(1), ReplicaId(1), &rig::configuration());
+    wal.close();
+    while !wal.is_closed() {
+        wal.submit();
+        while let Some((id, op)) = wal.poll_io() {
+            if matches!(op, IoOp::Write { .. }) {
+                let result = disk.execute(op);
+                wal.handle_io(id, result);
+            }
+        }
+    }
+    let segment = wal.segment();
+    let (wal, recovered) = Wal::open(&mut disk, small(true), 2).unwrap();
+    assert!(recovered.stats.clean && wal.segment() == segment);
+    assert_eq!(state(&mut disk).unwrap().0.groups.len(), 1);
 }

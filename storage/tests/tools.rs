@@ -101,10 +101,11 @@ fn of_several_lost_batches_nobody_knows_whose_they_were() {
     }
     let finding = only(&mut disk);
     assert_eq!(finding.fault, Fault::Batches { first: places[11].0, last: places[12].0, explained: false });
-    // They were of groups 1 and 2. The last batch is of group 3, and its echo says how group 2 stood.
+    // They were of groups 1 and 2. The last batch is of group 3, and its echo says how group 2 stood. Its entry doesn't say
+    // that those of group 3 before it were not replaced.
     assert_eq!(
         (finding.touched, finding.lost, finding.limited),
-        (None, vec![GroupId(2)], vec![GroupId(1), GroupId(2)])
+        (None, vec![GroupId(2), GroupId(3)], vec![GroupId(1), GroupId(2), GroupId(3)])
     );
     assert_eq!(read(&mut disk, WAL).unwrap().recovered.groups[0].limit, Limit::Amnesia);
 }

@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 
 /// Reads of one fetch, at most; the rest is fetched by the next.
 const READS_MAX: usize = 16;
+const EIO: i32 = 5;
 /// Records of one fetch, at most.
 const RECORDS_MAX: usize = 1024;
 /// Places that lie no further apart are read together.
@@ -230,7 +231,12 @@ impl Wal {
         let Some(file) = self.files.get_mut(segment) else {
             return self.handle_read(number, Err(IoError { operation: "read", errno: 2 }));
         };
+        // What lies behind the end takes no memory, whatever a checkpoint claims.
+        let len = len.min(file.bytes.saturating_sub(offset));
         file.reads += 1;
+        if len == 0 {
+            return self.handle_read(number, Err(IoError { operation: "read", errno: EIO }));
+        }
         match file.handle {
             Handle::Open(file) => {
                 let buffer = AlignedBuf::zeroed(usize::try_from(len).expect("a read fits memory"));

@@ -150,37 +150,14 @@ fn continued(
     reading: &Reading,
 ) -> Result<Option<(SegmentHeader, FileId, u64)>, WalError> {
     let (Some(end), Some(header)) = (reading.end, reading.newest) else { return Ok(None) };
+    let highest = reading.files.iter().filter_map(|(name, _)| segment_number(*name)).max();
     let room = header.segment_bytes.saturating_sub(end.offset) >= 2 * BLOCK_BYTES as u64;
-    let same = header.version == FORMAT_VERSION;
+    let same = header.version == FORMAT_VERSION && highest == Some(header.number);
     if !(reading.recovered.stats.clean && reading.recovered.damage.is_empty() && room && same) {
         return Ok(None);
     }
-    keep_as_spares(disk, config, reading, header.number)?;
     let (file, _) = open_file(disk, segment_path(config.wal, header.number))?;
     Ok(Some((header, file, end.offset)))
-}
-
-/// Segments that were made ahead and never written to are none any more. Their numbers are given again, and no file may have
-/// the name of one that is made out of another.
-fn keep_as_spares(
-    disk: &mut dyn Disk,
-    config: &WalConfig,
-    reading: &Reading,
-    newest: SegmentNumber,
-) -> Result<(), WalError> {
-    let spares = reading.files.iter().filter_map(|(name, _)| match name {
-        FileName::Spare(number) => Some(number.0),
-        _ => None,
-    });
-    let mut highest = spares.max().unwrap_or(0).max(RESERVE_NUMBERS);
-    let directory = Directory::Wal(config.wal);
-    for (name, _) in reading.files.iter().filter(|(name, _)| segment_number(*name) > Some(newest)) {
-        highest += 1;
-        let from = FilePath { directory, name: *name };
-        let to = FilePath { directory, name: FileName::Spare(SegmentNumber(highest)) };
-        execute(disk, Place::File(from), IoOp::Rename { from, to })?;
-    }
-    Ok(())
 }
 
 fn segment_number(name: FileName) -> Option<SegmentNumber> {

@@ -43,8 +43,9 @@ impl SegmentReader {
         let have = self.window_offset..self.window_offset + self.window.len() as u64;
         let wanted_end = (offset + len).min(self.len);
         if !have.contains(&offset) || wanted_end > have.end {
+            // What lies behind the end takes no memory, whatever a record claims.
             let rest = self.len.saturating_sub(offset);
-            self.fill(disk, offset, len.max(self.window_bytes.min(rest)).next_multiple_of(block))?;
+            self.fill(disk, offset, len.max(self.window_bytes).min(rest).next_multiple_of(block))?;
         }
         let start = usize::try_from(offset - self.window_offset).expect("the window starts at or before the offset");
         let end = self.window.len().min(start + usize::try_from(len).expect("a segment fits the address space"));

@@ -20,7 +20,7 @@ pub struct Batch {
     pub bytes: Range<usize>,
     pub sequence: BatchSeq,
     pub durable_upto: BatchSeq,
-    pub opening: bool,
+    pub after_loss: bool,
     /// Whose records are in it.
     pub touched: BTreeSet<GroupId>,
     pub kinds: BTreeSet<&'static str>,
@@ -190,6 +190,6 @@ fn batch(file: FilePath, range: Range<usize>, bytes: &[u8], header: &SegmentHead
     if !found.echo.is_empty() {
         kinds.insert("echo");
     }
-    let raftyard_storage::format::batch::BatchHeader { sequence, durable_upto, opening, .. } = found.header;
-    Batch { file, bytes: range, sequence, durable_upto, opening, touched, kinds }
+    let raftyard_storage::format::batch::BatchHeader { sequence, durable_upto, after_loss, .. } = found.header;
+    Batch { file, bytes: range, sequence, durable_upto, after_loss, touched, kinds }
 }

@@ -8,8 +8,7 @@
 use super::image::{Hit, Image};
 use super::memory::MemDisk;
 use super::{Held, State, WAL};
-use raftyard_raft::Limit;
-use raftyard_raft::{Entry, LogIndex, LogPosition, Term};
+use raftyard_raft::{Entry, Limit, LogIndex, LogPosition, Term};
 use raftyard_storage::wal::{BatchSeq, Loaded, Reading, Recovered, RecoveredGroup, WalError, read};
 use std::collections::BTreeSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -103,7 +102,7 @@ impl<'a> Expected<'a> {
         }
         let explains = |sequence: BatchSeq| {
             let next = image.batch(sequence.next()).filter(|next| next.sequence <= last);
-            next.is_some_and(|next| !next.opening && !hit.lost.contains(&next.sequence))
+            next.is_some_and(|next| !next.after_loss && !hit.lost.contains(&next.sequence))
                 && !holes.contains(&sequence.previous())
         };
         let front = recovered.stats.checkpoint.is_none() && image.batches[0].sequence.0 > 1;

@@ -42,6 +42,8 @@ pub(super) struct Walk {
     waiting: Vec<Waiting>,
     /// Where batches began to be missing, and the version of that segment.
     broken: Option<(FilePath, u64, u16)>,
+    /// Where the last kept batch ends, and the version of that segment.
+    behind_kept: Option<(FilePath, u64, u16)>,
     /// Whether a batch was seen in part.
     torn: bool,
     /// What only a thorough reading looks for.
@@ -253,6 +255,7 @@ impl Walk {
         self.clean = header.clean;
         self.torn = false;
         let end = offset + bytes;
+        self.behind_kept = Some((link.path, end, link.header.version));
         self.end =
             Some(LogEnd { segment: link.header.number, offset: end, sequence, checksum: header.checksum, lost: false });
         Ok(())
@@ -270,7 +273,8 @@ impl Walk {
         if self.stats.last < durable {
             (end.sequence, end.lost) = (durable, true);
             self.clean = false;
-            self.lose(broken.expect("a segment was read to its break"), durable, false)?;
+            let broken = broken.or(self.behind_kept).expect("the log has an end");
+            self.lose(broken, durable, false)?;
         }
         Ok(())
     }
