@@ -48,6 +48,13 @@ struct InLog {
     envelope_bytes: u64,
 }
 
+impl InLog {
+    /// Bytes of the machine that are recorded.
+    fn taken(&self) -> u64 {
+        self.recorded.saturating_sub(self.envelope_bytes)
+    }
+}
+
 /// What is being received.
 #[derive(Default)]
 pub(super) struct Receiving {
@@ -146,8 +153,9 @@ impl Core {
         if chunk.offset < coming.received {
             return;
         }
-        let ahead = coming.log.as_ref().map_or(0, |log| log.waiting.len());
-        let fits = ahead <= WINDOW_PIECES as usize && (1..=piece_bytes_max).contains(&piece.len());
+        let bytes_max = WINDOW_PIECES * piece_bytes_max as u64;
+        let ahead = coming.log.as_ref().map_or(0, |log| coming.received - log.taken());
+        let fits = (1..=piece_bytes_max).contains(&piece.len()) && ahead < bytes_max;
         if chunk.offset > coming.received || coming.whole || !fits {
             return self.fail_receiving(place);
         }
@@ -201,7 +209,7 @@ impl Core {
                 budget = budget.saturating_sub(piece.len());
             }
             if log.recorded > before.max(log.envelope_bytes) {
-                let taken = Said::Taken(log.recorded - log.envelope_bytes);
+                let taken = Said::Taken(log.taken());
                 let answer = SnapshotAnswer { transfer: coming.begin.transfer, said: taken };
                 let mut body = Vec::new();
                 answer.write(&mut body);

@@ -20,7 +20,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::time::Duration;
 
-/// Pieces that a peer may not have taken yet.
+/// How many of the largest pieces a peer may not have taken yet: so many bytes are sent ahead.
 pub(super) const WINDOW_PIECES: u64 = 4;
 /// Peers that wait for a snapshot and are looked at in one turn.
 const LOOKED_AT_MAX: usize = 16;
