@@ -236,6 +236,8 @@ impl Core {
         };
         for group in recovered.groups {
             let id = group.group;
+            // Pieces of a snapshot that was not whole count no more.
+            core.wal.abandon_snapshot(id);
             let machine = core.machines.open(id);
             let snapshot = match group.snapshot {
                 Some(_) => Some(load(&core.wal, id).map_err(|error| OpenError::Snapshot { group: id, error })?),
