@@ -3,8 +3,8 @@
 use super::deadlines::Slot;
 use super::durable::{Creation, Waiting};
 use super::port::Output;
-use super::{Core, CreationReply, Phase};
 use super::reviving::{ReviveError, Revived, revive};
+use super::{Core, CreationReply, Phase};
 use crate::group::{GroupConfig, Joining};
 use crate::mail::{
     Answer, Applied, CreateGroupError, Limit, Mail, NotProposed, ProposeError, RemoveError, Reply, Unavailable, Unknown,

@@ -112,9 +112,11 @@ impl Core {
         let promised = if self.config.raft.leases { self.config.raft.promise_after_restart() } else { Duration::ZERO };
         let machines = Arc::clone(&self.machines);
         let reopened = match catch_unwind(AssertUnwindSafe(|| machines.open(group))) {
-            Ok(machine) => revive(machine, &recovered, snapshot.as_deref())
-                .map_err(|error| error.to_string())
-                .and_then(|revived| self.restored(recovered, revived, promised, now).map_err(|error| error.to_string())),
+            Ok(machine) => {
+                revive(machine, &recovered, snapshot.as_deref()).map_err(|error| error.to_string()).and_then(
+                    |revived| self.restored(recovered, revived, promised, now).map_err(|error| error.to_string()),
+                )
+            }
             Err(_) => Err("its state machine can't be opened again: the factory panicked".to_owned()),
         };
         match reopened {

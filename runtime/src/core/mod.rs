@@ -34,17 +34,17 @@ use crate::wire::{BatchReader, format_descriptor};
 use deadlines::{Deadlines, Slot};
 use disk::Fetching;
 use durable::{Creation, DurableQueue};
-use receiving::Receiving;
-use reviving::{Revived, Reviving, revive};
-use saving::{Saving, Wish};
-use sending::Sending;
 use links::Links;
 use port::{Input, Output};
 use raftyard_raft::{
     Base, ConfigurationEntry, GroupId, Instant, LogIndex, Paged, Raft, ReplicaId, RestoreError, Restored, Settings,
 };
 use raftyard_storage::wal::{FetchId, Recovered, RecoveredGroup, Wal, WalError};
+use receiving::Receiving;
+use reviving::{Revived, Reviving, revive};
 use rustc_hash::{FxHashMap, FxHashSet};
+use saving::{Saving, Wish};
+use sending::Sending;
 use slot::GroupSlot;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -292,7 +292,8 @@ impl Core {
             Phase::Running | Phase::Stopping => {}
         }
         let beat = Some(self.next_beat).into_iter().chain(self.seal_at).chain(self.next_retry());
-        let beat = beat.chain(self.sending.next_deadline(&self.config)).chain(self.receiving.next_deadline(&self.config));
+        let beat =
+            beat.chain(self.sending.next_deadline(&self.config)).chain(self.receiving.next_deadline(&self.config));
         beat.chain(self.deadlines.next()).chain(self.links.next_deadline()).min()
     }
 
