@@ -23,7 +23,7 @@ step cargo build -p raftyard-runtime --no-default-features --locked
 # The library as another program links it, without the command line's crates.
 step cargo build -p raftyard --lib --no-default-features --locked
 tree=$(cargo tree -p raftyard --no-default-features --edges normal --prefix none --locked)
-for crate in clap indicatif hdrhistogram serde_json tracing-subscriber raft slog; do
+for crate in clap indicatif hdrhistogram serde_json tracing-subscriber raft raft-engine slog; do
     if grep -q "^$crate " <<<"$tree"; then
         echo "the library without its command line pulls in $crate" >&2
         exit 1

@@ -1,4 +1,4 @@
-//! What `raftyard bench` says where the system gives it too little: one clear line and a non-zero exit, rather than a
+//! What `raftyard bench` and `raftyard wal probe` say where the system gives it too little: one clear line and a non-zero exit, rather than a
 //! panic of the executor. What a node refuses by itself is in `refused/`.
 
 use std::os::unix::process::CommandExt;
@@ -6,9 +6,14 @@ use std::process::Command;
 
 /// Runs a small benchmark in a process that `restrict` prepared, and gives back its only line of complaint.
 fn complaint(restrict: fn() -> std::io::Result<()>) -> String {
+    complaint_of(&["bench", "--groups", "1", "--duration", "1s"], restrict)
+}
+
+/// The same of any command.
+fn complaint_of(arguments: &[&str], restrict: fn() -> std::io::Result<()>) -> String {
     let scratch = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("the target directory takes a directory");
     let mut command = Command::new(env!("CARGO_BIN_EXE_raftyard"));
-    command.current_dir(scratch.path()).args(["bench", "--groups", "1", "--duration", "1s"]);
+    command.current_dir(scratch.path()).args(arguments);
     // SAFETY: the restrictions below only make system calls, which is allowed between fork and exec.
     unsafe { command.pre_exec(restrict) };
     let output = command.output().expect("the program starts");
@@ -54,6 +59,12 @@ fn block_io_uring() -> std::io::Result<()> {
 fn io_uring_blocked() {
     let line = complaint(block_io_uring);
     assert!(line.contains("io_uring is blocked"), "{line}");
+}
+
+#[test]
+fn io_uring_blocked_for_the_probe() {
+    let line = complaint_of(&["wal", "probe", "--seconds", "2"], block_io_uring);
+    assert!(line.starts_with("raftyard wal probe: io_uring is blocked"), "{line}");
 }
 
 #[test]

@@ -338,6 +338,7 @@ impl Raft {
         // The candidate's deadline runs on: it is the first at which it has to be heard.
         self.flags.lower(Flag::Transfer);
         if let Some(forced) = self.rare.as_mut().and_then(|rare| rare.forced.take()) {
+            self.give_up_bound(next);
             self.tidy();
             return self.append_configuration(forced, Bytes::new(), true);
         }

@@ -111,6 +111,7 @@ impl Raft {
     }
 
     /// As [`poll_committed`](Raft::poll_committed), of entries that were fetched.
+    #[cold]
     pub(crate) fn poll_fetched(&mut self, last: LogIndex, bytes_max: usize) -> Option<Entries<'_>> {
         let first = self.applied.next();
         let pages = &self.rare.as_ref()?.pages;
@@ -121,6 +122,7 @@ impl Raft {
     }
 
     /// What was fetched for a peer, from the one after `previous` to `last`: they were found there when this was planned.
+    #[cold]
     pub(crate) fn fetched(&self, replica: ReplicaId, previous: LogIndex, last: LogIndex) -> Entries<'_> {
         let pages = self.rare.as_ref().map_or(&[][..], |rare| &rare.pages);
         let entries = held(pages, Purpose::Append(replica), self.log.generation(), previous.next());

@@ -4,13 +4,13 @@
 //! durable. Its appends and heartbeats are formed in `output`, when they are polled.
 
 use crate::configuration::Configuration;
-use crate::fetch::{self, Page, Purpose};
+use crate::fetch::{self, Purpose};
 use crate::log::{Log, prefix};
 use crate::planted::{Bug, planted};
 use crate::progress::{Mode, Progress};
-use crate::raft::{Raft, State};
+use crate::raft::{Raft, Rare, State};
 use crate::settings::Settings;
-use crate::types::{Entry, Instant, LogIndex, LogPosition, Member, ReplicaId};
+use crate::types::{Entry, Instant, LogIndex, LogPosition, ReplicaId};
 use alloc::boxed::Box;
 
 /// What only a leader knows.
@@ -84,11 +84,12 @@ impl Leadership {
     /// The next message, heartbeats of a peer first: they are small, and what they keep from happening is an election.
     pub(crate) fn next(
         &mut self,
-        (own, members): (Option<u8>, &[Member]),
-        (log, pages): (&Log, &[Page]),
+        (own, members): (Option<u8>, &Configuration),
+        (log, rare): (&Log, Option<&Rare>),
         commit: LogIndex,
         settings: &Settings,
     ) -> Option<Next> {
+        let base = log.base().index;
         for (i, peer) in self.peers.iter_mut().enumerate() {
             let seat = if own.is_some_and(|own| i >= usize::from(own)) { i + 1 } else { i };
             if core::mem::take(&mut peer.heartbeat) {
@@ -98,13 +99,13 @@ impl Leadership {
             let previous = peer.next.previous();
             // What went before may be lost, and can't be sent again: a silent peer waits for no answer to that.
             let asked_again = peer.probe && peer.mode != Mode::Snapshot;
-            if previous < log.base().index && (asked_again || peer.may_send(settings)) {
-                peer.sent_snapshot(log.base().index);
+            if previous < base && (asked_again || peer.may_send(settings)) {
+                peer.sent_snapshot(base);
                 return Some(Next::Snapshot { seat });
             }
-            if peer.probe && (previous >= log.base().index || peer.mode == Mode::Snapshot) {
+            if peer.probe && (previous >= base || peer.mode == Mode::Snapshot) {
                 peer.sent_probe();
-                let previous = previous.max(log.base().index);
+                let previous = previous.max(base);
                 return Some(Next::Append { seat, previous, last: previous });
             }
             if peer.next <= log.last_index() && peer.may_send(settings) {
@@ -113,7 +114,7 @@ impl Leadership {
                     peer.sent(last, bytes);
                     return Some(Next::Append { seat, previous, last });
                 }
-                if let Some(last) = send_paged(peer, members[seat].replica, (log, pages), settings) {
+                if let Some(last) = send_paged(peer, members.members()[seat].replica, (log, rare), settings) {
                     return Some(Next::Append { seat, previous, last });
                 }
             }
@@ -148,14 +149,14 @@ impl Leadership {
 fn send_paged(
     peer: &mut Progress,
     replica: ReplicaId,
-    (log, pages): (&Log, &[Page]),
+    (log, rare): (&Log, Option<&Rare>),
     settings: &Settings,
 ) -> Option<LogIndex> {
     if peer.mode != Mode::Replicate {
         peer.sent_probe();
         return Some(peer.next.previous());
     }
-    let entries = fetch::held(pages, Purpose::Append(replica), log.generation(), peer.next)?;
+    let entries = fetch::held(&rare?.pages, Purpose::Append(replica), log.generation(), peer.next)?;
     let (last, bytes) = prefix(entries.iter(), peer.next, settings.append_bytes_max);
     peer.sent(last, bytes);
     Some(last)

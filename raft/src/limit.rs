@@ -61,10 +61,12 @@ pub enum Limit {
 impl Raft {
     /// What this replica may not do, because its disk lost something.
     #[must_use]
+    #[inline]
     pub fn limit(&self) -> Limit {
         self.rare.as_ref().map_or(Limit::None, |rare| rare.limit)
     }
 
+    #[inline]
     pub(crate) fn is_limited(&self) -> bool {
         self.limit() != Limit::None
     }
@@ -79,8 +81,15 @@ impl Raft {
     }
 
     /// A leader of this term has verified the log up to `verified`.
+    #[inline]
     pub(crate) fn lift_by_append(&mut self, now: Instant, verified: LogIndex) {
-        let Limit::Bound(bound) = self.limit() else { return };
+        if let Limit::Bound(bound) = self.limit() {
+            self.lift_if_reached(now, verified, bound);
+        }
+    }
+
+    #[cold]
+    fn lift_if_reached(&mut self, now: Instant, verified: LogIndex, bound: LogPosition) {
         if self.log.contains(bound) {
             self.lift(now, bound.index);
         } else if self.log.position(verified).at_least_as_new_as(bound) {
@@ -98,7 +107,15 @@ impl Raft {
 
     /// The end of a limit, if it is to be made durable now: not before what ended it is.
     pub(crate) fn take_lifted(&mut self) -> Option<Limit> {
-        if !self.is_lift_due() {
+        self.rare.as_ref()?;
+        self.take_lifted_now()
+    }
+
+    #[cold]
+    fn take_lifted_now(&mut self) -> Option<Limit> {
+        let by = self.rare.as_ref()?.lifted?;
+        // If it was cut off since, the replica was whole before that.
+        if self.log.durable() < by.min(self.log.last_index()) {
             return None;
         }
         self.rare().lifted = None;
@@ -106,10 +123,13 @@ impl Raft {
         Some(Limit::None)
     }
 
-    pub(crate) fn is_lift_due(&self) -> bool {
-        let lifted = self.rare.as_ref().and_then(|rare| rare.lifted);
-        // If it was cut off since, the replica was whole before that.
-        lifted.is_some_and(|by| self.log.durable() >= by.min(self.log.last_index()))
+    /// An operator forced this replica to lead with what it has. What it lost is given up; what it has from `first` on, the
+    /// group's log from then on, begins a new time.
+    pub(crate) fn give_up_bound(&mut self, first: LogIndex) {
+        if matches!(self.limit(), Limit::Bound(_)) {
+            let rare = self.rare();
+            (rare.limit, rare.lifted) = (Limit::None, Some(first));
+        }
     }
 
     /// The replica is whole again by its log up to `by`, and may campaign.

@@ -98,12 +98,18 @@ impl Log {
     }
 
     /// Term of the entry at `index`, also of the one at the base; `None` below it and beyond the end.
+    #[inline]
     pub(crate) fn term(&self, index: LogIndex) -> Option<Term> {
         match index.0.checked_sub(self.floor.index.0) {
-            None => self.paged.as_ref()?.term(index),
+            None => self.paged_term(index),
             Some(0) => Some(self.floor.term),
             Some(n) => self.entries.get(usize::try_from(n - 1).ok()?).map(|e| e.term),
         }
+    }
+
+    #[cold]
+    fn paged_term(&self, index: LogIndex) -> Option<Term> {
+        self.paged.as_ref()?.term(index)
     }
 
     /// The position at `index`, which is in the log or at its base.

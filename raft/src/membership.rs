@@ -9,6 +9,7 @@ use crate::codec::ConfigurationEntry;
 use crate::configuration::{Configuration, ConfigurationError, MemberChange};
 use crate::election::CampaignError;
 use crate::flags::Flag;
+use crate::limit::Limit;
 use crate::planted::{Bug, planted};
 use crate::raft::{Ballot, NOBODY, Raft, State, leader_hint, seat_of};
 use crate::types::{Entry, EntryKind, Instant, LogIndex, LogPosition, Member, ReplicaId, Term};
@@ -102,7 +103,8 @@ impl Raft {
         if matches!(self.state, State::Leader(_)) {
             return Err(ForceError::Leads);
         }
-        if self.is_limited() {
+        // Of one that nothing is known of not even the term is; what another lost, the operator gives up.
+        if self.limit() == Limit::Amnesia {
             return Err(CampaignError::Limited.into());
         }
         if now < self.promise {

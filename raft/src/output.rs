@@ -84,11 +84,12 @@ impl Raft {
     /// What is to be made durable and was not handed out yet: a new base, the hard state if it changed, the end of a limit
     /// when what ended it is durable, and the next entries, of at most `bytes_max` bytes ([`Entry::cost`](crate::Entry::cost)) but at least one. `None` if there is
     /// nothing.
+    #[inline]
     pub fn poll_persist(&mut self, bytes_max: usize) -> Option<Persist<'_>> {
-        if self.all_handed_out() && !self.is_lift_due() {
+        let limit = self.take_lifted();
+        if limit.is_none() && self.all_handed_out() {
             return None;
         }
-        let limit = self.take_lifted();
         let (handed, last) = (self.log.handed(), self.log.last_index());
         let end = if handed < last { self.log.prefix(handed.next(), last, bytes_max).0 } else { handed };
         self.log.hand_out(end);
@@ -104,11 +105,12 @@ impl Raft {
     /// [`poll_persist`](Raft::poll_persist).
     pub fn poll_message(&mut self) -> Option<Outgoing<'_>> {
         if let State::Leader(leadership) = &mut self.state
-            && let Some(next) = {
-                let pages = self.rare.as_ref().map_or(&[][..], |rare| &rare.pages);
-                let members = self.configuration.members();
-                leadership.next((self.seat, members), (&self.log, pages), self.commit, &self.settings)
-            }
+            && let Some(next) = leadership.next(
+                (self.seat, &self.configuration),
+                (&self.log, self.rare.as_deref()),
+                self.commit,
+                &self.settings,
+            )
         {
             return Some(self.form(next));
         }
@@ -163,6 +165,7 @@ impl Raft {
     }
 
     /// Whether everything that answers depend on was handed out to be persisted.
+    #[inline]
     fn all_handed_out(&self) -> bool {
         !self.flags.has(Flag::HardChanged) && !self.flags.has(Flag::Reset) && self.log.handed() == self.log.last_index()
     }

@@ -46,8 +46,8 @@ pub enum Bug {
     WholeCut = 27,
     /// A configuration stays when its entry is cut off.
     ConfigurationKept = 28,
-    /// A segment is used again before enough batches say that the log begins behind it.
-    RecycledEarly = 12,
+    /// A segment is given up, and used again, while a start may still have to read it.
+    CheckpointNotAwaited = 12,
     /// Entries that were moved are replayed as if they were new ones.
     RelocatedAppended = 40,
     /// A segment is given up before what was moved out of it is durable.
@@ -88,7 +88,7 @@ pub const BUGS: &[Bug] = &[
     Bug::ChangeTooEarly,
     Bug::WholeCut,
     Bug::ConfigurationKept,
-    Bug::RecycledEarly,
+    Bug::CheckpointNotAwaited,
     Bug::RelocatedAppended,
     Bug::SourceFreedEarly,
     Bug::TombstoneDropped,

@@ -73,6 +73,7 @@ impl Progress {
     }
 
     /// An append whose last entry is `last` goes out.
+    #[inline]
     pub(crate) fn sent(&mut self, last: LogIndex, bytes: usize) {
         self.probe = false;
         match &mut self.mode {

@@ -269,9 +269,11 @@ impl Raft {
     /// # Errors
     /// A message that no correct replica of this group sends to this one is refused and changes nothing.
     pub fn handle_message(&mut self, now: Instant, from: Sender, message: Message<'_>) -> Result<(), MessageError> {
-        let asks = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
-        if self.limit() == Limit::Amnesia && !(asks && planted(Bug::AmnesiaVotes)) {
-            return Ok(());
+        if self.limit() == Limit::Amnesia {
+            let asks = matches!(message.body, Body::PreVote { .. } | Body::Vote { .. });
+            if !(asks && planted(Bug::AmnesiaVotes)) {
+                return Ok(());
+            }
         }
         self.check(from, &message)?;
         let peer = Member { replica: message.from, node: from.node };

@@ -4,13 +4,13 @@
 //! Closed loop: an operation begins where its predecessor ended, so a stalled cluster is asked less (and its latencies
 //! look better than an arrival process would see them).
 
-use super::interrupt::Interrupt;
 use super::options::VALUE_BYTES_MIN;
-use super::progress::Progress;
 use super::random::Random;
 use super::slots::Slots;
 use super::usage;
 use super::verify::{Operation, OperationId, Outcome};
+use crate::cli::interrupt::Interrupt;
+use crate::cli::progress::Progress;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
 use raftyard::{Applied, GroupId, Limit, NodeId, NotProposed, ProposeError, Unknown};

@@ -1,11 +1,11 @@
 //! The cluster under test: all its nodes in this process, on loopback sockets and real files.
 
 use super::data_dir::DataDir;
-use super::interrupt::Interrupt;
 use super::ledger::Ledger;
 use super::options::{BenchArgs, DurabilityArg};
 use super::ports;
-use super::progress::Progress;
+use crate::cli::interrupt::Interrupt;
+use crate::cli::progress::Progress;
 use raftyard::{
     Configuration, CoreLost, CreateGroupError, Durability, GroupConfig, GroupHandle, GroupId, Member, Node, NodeConfig,
     NodeId, OpenError, ReplicaId,

@@ -6,32 +6,29 @@
 mod client;
 mod cluster;
 mod data_dir;
-mod interrupt;
 mod ledger;
 mod options;
 mod ports;
-mod progress;
 mod random;
 mod report;
 mod slots;
-mod stdout;
 mod table;
 mod usage;
 mod verify;
 
+use crate::cli::interrupt::Interrupt;
+use crate::cli::progress::Progress;
+use crate::cli::stdout::say;
 use client::{Client, Load};
 use cluster::{Cluster, ClusterError};
 use data_dir::{DataDir, DataDirError};
-use interrupt::Interrupt;
 use ledger::Ledger;
 pub(crate) use options::BenchArgs;
-use progress::Progress;
 use raftyard::floor::{self, FloorError};
 use report::{Config, Floor, Memory, Quantiles, Report};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use stdout::say;
 use table::Table;
 
 /// Samples of each floor measurement: about half a second, and enough for a p99.

@@ -2,11 +2,18 @@
 //!
 //! A refusal is one clear line on standard error and a non-zero code; nothing here panics on what a person typed.
 
+pub(crate) mod interrupt;
+pub(crate) mod progress;
+pub(crate) mod stdout;
+mod wal;
+
 use crate::bench::{self, BenchArgs, BenchError};
 use clap::{Parser, Subcommand};
 use std::ffi::OsString;
+use std::fmt::Display;
 use std::io::Write;
 use std::process::ExitCode;
+use wal::{ProbeError, Wal, WalCommandError};
 
 /// Exit code: a failure while running.
 const EXIT_FAILED: u8 = 1;
@@ -14,6 +21,8 @@ const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;
 /// Exit code: the benchmark ran, and the cluster did not keep its word.
 const EXIT_UNVERIFIED: u8 = 3;
+/// Exit code: a log was read whole, and something in it is damaged.
+const EXIT_DAMAGED: u8 = 4;
 /// Exit code: interrupted by a signal, as shells count it (128 + SIGINT).
 const EXIT_INTERRUPTED: u8 = 130;
 
@@ -29,6 +38,9 @@ struct Cli {
 enum Command {
     /// Runs a whole cluster in this process, drives load, verifies every answer, and prints what it measured.
     Bench(BenchArgs),
+    /// Tools for logs and their disks.
+    #[command(subcommand)]
+    Wal(Wal),
 }
 
 /// Runs the program with these arguments, the first being its own name.
@@ -47,16 +59,27 @@ pub(crate) fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     start_log();
-    let Command::Bench(args) = cli.command;
-    match bench::run(args) {
+    match cli.command {
+        Command::Bench(args) => ended("bench", bench::run(args), |error| match error {
+            BenchError::Interrupted => EXIT_INTERRUPTED,
+            BenchError::Unverified { .. } => EXIT_UNVERIFIED,
+            _ => EXIT_FAILED,
+        }),
+        Command::Wal(command) => ended(command.name(), wal::run(&command), |error| match error {
+            WalCommandError::Damaged { .. } => EXIT_DAMAGED,
+            WalCommandError::Probe(ProbeError::Interrupted) => EXIT_INTERRUPTED,
+            _ => EXIT_FAILED,
+        }),
+    }
+}
+
+/// How a command ended: one line of complaint, if any, and its exit code.
+fn ended<E: Display>(command: &str, result: Result<(), E>, code: impl Fn(&E) -> u8) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            complain(&format!("raftyard bench: {error}"));
-            ExitCode::from(match error {
-                BenchError::Interrupted => EXIT_INTERRUPTED,
-                BenchError::Unverified { .. } => EXIT_UNVERIFIED,
-                _ => EXIT_FAILED,
-            })
+            complain(&format!("raftyard {command}: {error}"));
+            ExitCode::from(code(&error))
         }
     }
 }
@@ -117,6 +140,14 @@ mod tests {
             (&["bench", "--durability", "maybe"], "--durability"),
             (&["bench", "--wrong"], "--wrong"),
             (&["bunch"], "bunch"),
+            (&["wal", "prove"], "prove"),
+            (&["wal", "probe", "--seconds", "1"], "--seconds"),
+            (&["wal", "probe", "--seconds", "soon"], "--seconds"),
+            (&["wal", "probe", "--dirs", "."], "--dirs"),
+            (&["wal", "inspekt", "."], "inspekt"),
+            (&["wal", "verify"], "<DIRECTORY>"),
+            (&["wal", "dump", ".", "--from-seq", "first"], "--from-seq"),
+            (&["wal", "dump", ".", "--entries=-1"], "--entries"),
         ] {
             let line = refusal(arguments);
             assert!(line.contains(names) && !line.contains('\n'), "{arguments:?}: {line}");

@@ -38,6 +38,7 @@ impl AlignedBuf {
     }
 
     /// Appends bytes.
+    #[inline]
     pub fn extend_from_slice(&mut self, bytes: &[u8]) {
         let start = self.len;
         let end = start.checked_add(bytes.len()).expect("a buffer is smaller than the address space");
@@ -78,16 +79,22 @@ impl AlignedBuf {
         self.capacity
     }
 
+    // Inline: records are made of many small fields, and a reused buffer hardly ever grows.
+    #[inline]
     fn reserve_total(&mut self, needed: usize) {
-        if needed <= self.capacity {
-            return;
+        if needed > self.capacity {
+            self.grow(needed);
         }
+    }
+
+    #[cold]
+    fn grow(&mut self, needed: usize) {
         let wanted = needed.max(self.capacity.saturating_mul(2));
         // Checked, because release builds wrap: a capacity below the length would make every slice of it unsound.
         let capacity =
             wanted.checked_next_multiple_of(BLOCK_BYTES).expect("a buffer is smaller than the address space");
         let layout = Self::layout(capacity);
-        // SAFETY: the layout's size is not zero, because `needed > self.capacity >= 0`.
+        // SAFETY: the layout's size is not zero, because the caller saw `needed > self.capacity >= 0`.
         let raw = unsafe { alloc_zeroed(layout) };
         let Some(pointer) = NonNull::new(raw) else { handle_alloc_error(layout) };
         // SAFETY: both ranges are valid for `len` bytes (the new one is larger than the old) and do not overlap, one
@@ -100,7 +107,7 @@ impl AlignedBuf {
 
     fn free(&mut self) {
         if self.capacity > 0 {
-            // SAFETY: the memory was allocated by `reserve_total` with this very layout.
+            // SAFETY: the memory was allocated by `grow` with this very layout.
             unsafe { dealloc(self.pointer.as_ptr(), Self::layout(self.capacity)) };
         }
     }

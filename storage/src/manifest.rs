@@ -94,6 +94,20 @@ impl Manifest {
     /// # Errors
     /// [`ManifestError`] if it can't be read or is damaged.
     pub fn load(disk: &mut dyn Disk) -> Result<Option<Manifest>, ManifestError> {
+        let found = Manifest::read(disk)?;
+        if found.is_some() {
+            // The start that wrote it may have been killed before it synced the directory. A node that serves on a name
+            // that is not durable would come back from a power failure with logs and no manifest.
+            execute(disk, path(FileName::Manifest), IoOp::SyncDirectory(Directory::Root))?;
+        }
+        Ok(found)
+    }
+
+    /// The same for one who only looks: nothing is made durable.
+    ///
+    /// # Errors
+    /// As [`Manifest::load`].
+    pub fn read(disk: &mut dyn Disk) -> Result<Option<Manifest>, ManifestError> {
         let path = path(FileName::Manifest);
         let (file, len) = match disk.execute(IoOp::Open(path)) {
             Ok(output) => opened(output),
@@ -107,11 +121,7 @@ impl Manifest {
         if len != BLOCK_BYTES as u64 {
             return Err(ManifestError::Damaged);
         }
-        let manifest = Manifest::decode(&block)?;
-        // The start that wrote it may have been killed before it synced the directory. A node that serves on a name
-        // that is not durable would come back from a power failure with logs and no manifest.
-        execute(disk, path, IoOp::SyncDirectory(Directory::Root))?;
-        Ok(Some(manifest))
+        Manifest::decode(&block).map(Some)
     }
 
     /// Writes the manifest of a directory that has none, durably and as a whole: after a crash it is there or not.
@@ -208,8 +218,8 @@ impl Manifest {
         let store = StoreId(fields.u128()?);
         let count = fields.u32()? as usize;
         let flags = fields.u32()?;
-        let writer: [u8; 8] = fields.array()?;
-        if flags & !FLAG_FORGETFUL != 0 || (version == 1 && (flags != 0 || writer != [0; 8])) {
+        let writer = Writer::read(fields)?;
+        if flags & !FLAG_FORGETFUL != 0 || (version == 1 && (flags != 0 || writer != Writer::default())) {
             return None;
         }
         if !(1..=Self::WALS_MAX).contains(&count) {
@@ -284,7 +294,7 @@ mod tests {
         let mut written = AlignedBuf::zeroed(BLOCK_BYTES);
         manifest().encode(&mut written);
         assert_eq!(Manifest::decode(&written), Ok(manifest()));
-        for at in [10, 53, WALS_AT + 4, BLOCK_BYTES - 1] {
+        for at in [10, 53, WALS_AT - 1, WALS_AT + 4, BLOCK_BYTES - 1] {
             let mut block = written.to_vec();
             block[at] = 1;
             let checksum = checksum_around(0, &block, CHECKSUM_AT);

@@ -280,7 +280,9 @@ fn an_end_while_room_is_made_loses_nothing_that_was_released() {
 #[test]
 fn each_planted_bug_is_found() {
     use raftyard_raft::planted::{Bug, plant};
-    for bug in [Bug::RelocatedAppended, Bug::SourceFreedEarly, Bug::RecycledEarly, Bug::NoSync, Bug::NoDirectorySync] {
+    for bug in
+        [Bug::RelocatedAppended, Bug::SourceFreedEarly, Bug::CheckpointNotAwaited, Bug::NoSync, Bug::NoDirectorySync]
+    {
         plant(Some(bug));
         let found = (0..400).find(|seed| {
             let mut life = Life::new(Plant::None, 2 * seed + 1);

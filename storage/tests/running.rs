@@ -274,3 +274,21 @@ fn buffers_are_reused() {
     }
     assert_eq!(seen.len(), 2, "one batch fills while the other is written");
 }
+
+/// The mark of a clean stop was written before the checkpoint that belongs in front of it, so that it was not the last.
+#[test]
+fn a_clean_stop_ends_with_its_mark_behind_a_checkpoint() {
+    let mut disk = SimDisk::new();
+    let (mut wal, _) = open(&mut disk, false).unwrap();
+    wal.record_creation(GroupId(1), ReplicaId(1), &rig::configuration());
+    for index in 1..=20 {
+        wal.record_group(GroupId(1), ReplicaId(1), None, (&[entry(1, index, &[7; 3000])], &[]));
+        settle(&mut wal, &mut disk);
+    }
+    wal.close();
+    settle(&mut wal, &mut disk);
+    assert!(wal.is_closed());
+    let (_, recovered) = rig::state(&mut disk).unwrap();
+    assert!(recovered.stats.clean, "{recovered:?}");
+    assert!(recovered.stats.batches <= 3, "a start reads no more than the checkpoint: {recovered:?}");
+}

@@ -10,9 +10,13 @@
 
 mod names;
 mod probe;
+mod raw;
+mod readonly;
 mod request;
 
 pub use probe::{ProbeError, probe};
+pub use raw::{RAW_DEPTH_MAX, RawFile, RawFileError, RawWrites};
+pub use readonly::ReadOnlyDisk;
 
 use crate::io::{Directory, Disk, FileId, FilePath, IoError, IoId, IoOp, IoOutput, IoResult};
 use io_uring::{IoUring, cqueue, squeue};
@@ -111,6 +115,16 @@ impl UringDisk {
     /// What the system said; what was taken stays and can be flushed again.
     pub fn flush(&mut self) -> io::Result<()> {
         self.enter(0)
+    }
+
+    /// As [`UringDisk::flush`], and sleeps until an operation is completed, in the same system call. For whoever waits for
+    /// nothing else. Returns at once if none is in flight.
+    ///
+    /// # Errors
+    /// As [`UringDisk::flush`].
+    pub fn wait(&mut self) -> io::Result<()> {
+        let want = usize::from(self.in_flight > 0 && self.ready.is_empty());
+        self.enter(want)
     }
 
     /// Hands each completed operation to `each`, in the order of completion.

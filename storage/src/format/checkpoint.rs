@@ -45,12 +45,12 @@ impl<'a> Part<'a> {
         flag(self.first, Self::FLAG_FIRST) | flag(self.last, Self::FLAG_LAST) | flag(self.cut, Self::FLAG_CUT)
     }
 
-    pub(super) fn decode(body: &mut Fields<'a>, flags: u8, reserved: u32) -> Option<Part<'a>> {
+    pub(super) fn decode(body: &mut Fields<'a>, flags: u8) -> Option<Part<'a>> {
         let has = |flag| flags & flag != 0;
         let checkpoint = BatchSeq(body.u64()?);
         let items = body.rest();
         let (first, last, cut) = (has(Self::FLAG_FIRST), has(Self::FLAG_LAST), has(Self::FLAG_CUT));
-        (reserved == 0 && !(last && cut)).then_some(Part { first, last, cut, checkpoint, items })
+        (!(last && cut)).then_some(Part { first, last, cut, checkpoint, items })
     }
 }
 
@@ -234,8 +234,7 @@ impl GroupItem {
             flags @ 0..=3 => (flags & 1 != 0, flags & 2 != 0),
             _ => return None,
         };
-        let (mut state, _) = read_state(fields)?;
-        state.snapshot.take_if(|_| !has_snapshot);
+        let state = read_state(fields, has_snapshot)?;
         // Counts are believed only as far as there are bytes: nothing is allocated for one that lies.
         let bounded = |count: u32, each: usize| (count as usize).min(fields.peek().len() / each + 1);
         let mut item = GroupItem {

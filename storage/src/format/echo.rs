@@ -64,7 +64,9 @@ impl Echo {
         let (term, vote) = (fields.u64()?, fields.u64()?);
         let last = LogPosition { term: Term(fields.u64()?), index: LogIndex(fields.u64()?) };
         let hard_state = HardState { term: Term(term), vote: (vote != 0).then_some(ReplicaId(vote)) };
+        let says_no_more = vote == 0 && last == LogPosition::default();
         let state = match term {
+            REMOVED | AMNESIA if !says_no_more => return None,
             REMOVED => EchoState::Removed,
             AMNESIA => EchoState::Amnesia,
             _ => EchoState::There(hard_state, last),
@@ -73,11 +75,11 @@ impl Echo {
     }
 }
 
-/// The echoes of a batch's section; `None` if it is no whole number of them.
+/// The echoes of a batch's section; `None` if one of them is none.
 pub fn decode_all(section: &[u8]) -> Option<impl Iterator<Item = Echo> + '_> {
-    let mut fields = Fields::new(section);
-    let whole = section.len().is_multiple_of(ECHO_BYTES);
-    whole.then(|| std::iter::from_fn(move || Echo::decode(&mut fields)))
+    let (echoes, []) = section.as_chunks::<ECHO_BYTES>() else { return None };
+    let mut echoes = echoes.iter().map(|bytes| Echo::decode(&mut Fields::new(bytes)));
+    echoes.clone().all(|echo| echo.is_some()).then(|| std::iter::from_fn(move || echoes.next().flatten()))
 }
 
 #[cfg(test)]
@@ -94,5 +96,11 @@ mod tests {
         let section = [there.encode(), gone.encode(), lost.encode()].concat();
         assert_eq!(decode_all(&section).unwrap().collect::<Vec<_>>(), [there, gone, lost]);
         assert!(decode_all(&section[1..]).is_none());
+        // One that says no more than its mark has nothing else.
+        for at in [24, 32, 40] {
+            let mut echo = gone.encode();
+            echo[at] = 1;
+            assert!(decode_all(&[there.encode(), echo].concat()).is_none(), "byte {at}");
+        }
     }
 }

@@ -77,6 +77,12 @@ impl Writer {
         bytes
     }
 
+    /// `None` if what this version leaves zero isn't.
+    pub(crate) fn read(fields: &mut field::Fields<'_>) -> Option<Writer> {
+        let bytes = fields.array()?;
+        (bytes[6..] == [0; 2]).then(|| Writer::from_bytes(bytes))
+    }
+
     pub(crate) fn from_bytes(bytes: [u8; 8]) -> Writer {
         let number = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
         Writer([number(0), number(2), number(4)])

@@ -36,6 +36,7 @@ const KIND_RELOCATED: u8 = 6;
 const KIND_REMOVAL: u8 = 7;
 const KIND_CHUNK: u8 = 8;
 const KIND_CHECKPOINT: u8 = 9;
+const KIND_LAST: u8 = KIND_CHECKPOINT;
 const FLAG_RESET: u8 = 1;
 const FLAG_SNAPSHOT: u8 = 2;
 const FLAG_LIMITED: u8 = 1;
@@ -325,7 +326,8 @@ fn decode_next<'a>(version: u16, fields: &mut Fields<'a>, prove: bool) -> Result
         KIND_GROUP | KIND_RELOCATED => FLAG_LIMITED,
         _ => 0,
     };
-    if flags & !flags_known != 0 {
+    let counts = matches!(kind, KIND_CREATION | KIND_GROUP | KIND_RELOCATED);
+    if flags & !flags_known != 0 || (count != 0 && !counts && kind <= KIND_LAST) {
         return Err(RecordFault::Field);
     }
     let mut body = Fields::new(body);
@@ -337,7 +339,7 @@ fn decode_next<'a>(version: u16, fields: &mut Fields<'a>, prove: bool) -> Result
         KIND_STATE => decode_state(&mut body, flags)?,
         KIND_REMOVAL => decode_removal(&mut body).ok_or(RecordFault::Length)?,
         KIND_CHUNK => decode_chunk(&mut body).ok_or(RecordFault::Length)?,
-        KIND_CHECKPOINT => Record::Checkpoint(Part::decode(&mut body, flags, count).ok_or(RecordFault::Field)?),
+        KIND_CHECKPOINT => Record::Checkpoint(Part::decode(&mut body, flags).ok_or(RecordFault::Field)?),
         _ => return Err(RecordFault::UnknownKind(kind)),
     };
     if body.is_empty() { Ok((record, len)) } else { Err(RecordFault::Length) }
@@ -390,9 +392,8 @@ fn decode_group<'a>(body: &mut Fields<'a>, kind: u8, flags: u8, count: u32) -> R
 }
 
 fn decode_state<'a>(body: &mut Fields<'_>, flags: u8) -> Result<Record<'a>, RecordFault> {
-    let (mut state, bytes) = read_state(body).ok_or(RecordFault::Field)?;
+    let mut state = read_state(body, flags & FLAG_SNAPSHOT != 0).ok_or(RecordFault::Field)?;
     state.reset = flags & FLAG_RESET != 0;
-    state.snapshot = (flags & FLAG_SNAPSHOT != 0).then_some((state.snapshot.unwrap_or_default().0, bytes));
     Ok(Record::State(Box::new(state)))
 }
 
@@ -405,8 +406,8 @@ pub(super) fn read_position(fields: &mut Fields<'_>) -> Option<LogPosition> {
     Some(LogPosition { index: LogIndex(fields.u64()?), term: Term(fields.u64()?) })
 }
 
-/// The body of a state record, and the bytes of the snapshot that it may hold.
-pub(super) fn read_state(fields: &mut Fields<'_>) -> Option<(State, u64)> {
+/// The body of a state record. What the limit or the lack of a snapshot leaves without meaning must be zero.
+pub(super) fn read_state(fields: &mut Fields<'_>, has_snapshot: bool) -> Option<State> {
     let (group, replica) = (GroupId(fields.u64()?), ReplicaId(fields.u64()?));
     let hard_state = read_hard_state(fields)?;
     let (last, base) = (read_position(fields)?, read_position(fields)?);
@@ -421,13 +422,17 @@ pub(super) fn read_state(fields: &mut Fields<'_>) -> Option<(State, u64)> {
         bytes => Configuration::decode(bytes).ok()?,
     };
     let limit = match limit_kind {
-        0 => Limit::None,
+        0 if bound == LogPosition::default() => Limit::None,
         1 => Limit::Bound(bound),
-        2 => Limit::Amnesia,
+        2 if bound == LogPosition::default() => Limit::Amnesia,
         _ => return None,
     };
+    let snapshot = match (has_snapshot, (snapshot, snapshot_bytes)) {
+        (true, snapshot) => Some(snapshot),
+        (false, (LogPosition { index: LogIndex(0), term: Term(0) }, 0)) => None,
+        (false, _) => return None,
+    };
     let in_order = configuration_index <= base.index && base.index <= last.index && last.index <= LogIndex::MAX;
-    let snapshot = Some((snapshot, snapshot_bytes));
     let state = State {
         group,
         replica,
@@ -440,7 +445,7 @@ pub(super) fn read_state(fields: &mut Fields<'_>) -> Option<(State, u64)> {
         reset: false,
         snapshot,
     };
-    in_order.then_some((state, snapshot_bytes))
+    in_order.then_some(state)
 }
 
 fn decode_removal<'a>(body: &mut Fields<'_>) -> Option<Record<'a>> {
@@ -639,4 +644,50 @@ fn finish(out: &mut AlignedBuf, start: usize) {
 
 fn put_u64(out: &mut AlignedBuf, value: u64) {
     out.extend_from_slice(&value.to_le_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn faults_with(record: &AlignedBuf, changes: &[(usize, u8)]) -> Vec<Option<RecordFault>> {
+        let with = |(at, byte): &(usize, u8)| {
+            let mut bytes = record.to_vec();
+            bytes[*at] = *byte;
+            let checksum = checksum_around(0, &bytes, CHECKSUM_AT);
+            put(&mut bytes, CHECKSUM_AT, checksum.to_le_bytes());
+            decode_one(2, &bytes).err()
+        };
+        changes.iter().map(with).collect()
+    }
+
+    #[test]
+    fn what_has_no_meaning_must_be_zero() {
+        let mut removal = AlignedBuf::new();
+        encode_removal(&mut removal, GroupId(1), ReplicaId(2));
+        assert_eq!(decode_one(2, &removal), Ok(Record::Removal { group: GroupId(1), replica: ReplicaId(2) }));
+        // Flags, reserved bytes, and a count where nothing is counted.
+        let field = Some(RecordFault::Field);
+        assert_eq!(faults_with(&removal, &[(5, 1), (6, 1), (7, 1), (12, 1)]), vec![field; 4]);
+
+        let mut recorded = AlignedBuf::new();
+        let state = State {
+            group: GroupId(1),
+            replica: ReplicaId(2),
+            hard_state: HardState::default(),
+            last: LogPosition::default(),
+            base: LogPosition::default(),
+            configuration: Configuration::joining(),
+            configuration_index: LogIndex(0),
+            limit: Limit::Amnesia,
+            reset: false,
+            snapshot: None,
+        };
+        encode_state(&mut recorded, &state);
+        assert_eq!(decode_one(2, &recorded), Ok(Record::State(Box::new(state))));
+        // A kind of limit that there isn't, a bound without that limit, a snapshot without its flag.
+        let at = |body: usize| RECORD_HEADER_BYTES + body;
+        let changes = [(at(72), 3), (at(80), 1), (at(88), 1), (at(96), 1), (at(104), 1), (at(112), 1)];
+        assert_eq!(faults_with(&recorded, &changes), vec![field; 6]);
+    }
 }

@@ -185,7 +185,7 @@ impl SegmentHeader {
         if version > 1 {
             header.first = SegmentNumber(fields.u64()?);
             header.checkpoints = [BatchPlace::read(fields)?, BatchPlace::read(fields)?];
-            header.writer = Writer::from_bytes(fields.array()?);
+            header.writer = Writer::read(fields)?;
         }
         (in_order && header.first.0 > 0 && header.first <= number).then_some(header)
     }
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn what_this_version_leaves_zero_must_be_zero() {
-        for (at, number) in [(RESERVED_AT, 9), (BLOCK_BYTES - 1, 9), (56, 4)] {
+        for (at, number) in [(RESERVED_AT - 1, 9), (RESERVED_AT, 9), (BLOCK_BYTES - 1, 9), (56, 4)] {
             let mut block = vec![0; BLOCK_BYTES];
             let previous = None;
             SegmentHeader { previous, ..header(number) }.encode_block(&mut block);

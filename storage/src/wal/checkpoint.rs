@@ -72,6 +72,11 @@ impl Checkpoints {
         self.making.is_some()
     }
 
+    /// Whether one is made or will be.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.wanted || self.making.is_some()
+    }
+
     /// Whether the next part goes on with a group that must not change meanwhile.
     pub(super) fn is_exclusive(&self) -> bool {
         self.making.as_ref().is_some_and(|making| !making.carry.is_empty())

@@ -128,7 +128,11 @@ fn record(
 }
 
 /// The bytes of the record at a place; fewer if the file ends there.
-fn read_record<'a>(reader: &'a mut SegmentReader, disk: &mut dyn Disk, place: Place) -> Result<&'a [u8], WalError> {
+pub(super) fn read_record<'a>(
+    reader: &'a mut SegmentReader,
+    disk: &mut dyn Disk,
+    place: Place,
+) -> Result<&'a [u8], WalError> {
     let (offset, len) = (u64::from(place.offset), u64::from(place.len));
     let start = offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
     let bytes = reader.bytes(disk, start, offset + len - start)?;

@@ -25,6 +25,7 @@ mod recording;
 mod recovery;
 mod replay;
 mod runs;
+pub mod tools;
 mod write;
 
 pub use crate::format::{BatchSeq, StoreId};
@@ -197,7 +198,10 @@ impl Wal {
         };
         wal.begin_next();
         let recovered = opened.recovered;
-        wal.record_limits(disk, &recovered)?;
+        // A file that is gone limits, too, without a lost batch.
+        if opened.limited || !recovered.damage.is_empty() {
+            wal.record_limits(disk, &recovered)?;
+        }
         let before =
             if recovered.damage.is_empty() { recovered.promise } else { recovered.promise.max(wal.config.promise) };
         wal.settle_promise(disk, before, recovered.promise)?;
@@ -212,9 +216,6 @@ impl Wal {
 
     /// Makes every limit durable that recovery found: nobody who lost something answers anybody before.
     fn record_limits(&mut self, disk: &mut dyn Disk, recovered: &Recovered) -> Result<(), WalError> {
-        if recovered.damage.is_empty() {
-            return Ok(());
-        }
         for group in recovered.groups.iter().filter(|group| group.limit != Limit::None) {
             if !self.has_room() {
                 self.settle(disk)?;

@@ -32,6 +32,8 @@ pub(crate) struct Opened {
     pub(crate) last: BatchSeq,
     pub(crate) checksum: u32,
     pub(crate) recovered: Recovered,
+    /// Whether recovery limited a replica that it found less limited.
+    pub(crate) limited: bool,
     pub(crate) index: Index,
     pub(crate) files: Files,
     pub(crate) checkpoints: [Option<BatchPlace>; 2],
@@ -66,6 +68,7 @@ pub(crate) fn open(disk: &mut dyn Disk, config: &WalConfig, seed: u64) -> Result
         checksum,
         replayed_bytes: reading.recovered.stats.bytes,
         first_segment: opening.first,
+        limited: !reading.limited.is_empty(),
         recovered: reading.recovered,
         index: reading.index,
         files,

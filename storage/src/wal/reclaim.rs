@@ -97,8 +97,7 @@ impl Wal {
         }
         if scan.at >= scan.bytes && !scan.reading {
             self.lose_what_is_left(scan.segment);
-            let after = if planted(Bug::SourceFreedEarly) { self.released } else { self.filling };
-            self.reclaim.emptied = Some((scan.segment, after));
+            self.reclaim.emptied = Some((scan.segment, self.filling));
             self.give_up_segments();
         } else {
             self.reclaim.scan = Some(scan);
@@ -118,7 +117,7 @@ impl Wal {
         let behind = |place: Option<crate::format::segment::BatchPlace>| {
             place.is_some_and(|place| place.segment > SegmentNumber(u64::from(oldest)))
         };
-        if !self.checkpoints.complete().into_iter().all(behind) {
+        if !(self.checkpoints.complete().into_iter().all(behind) || planted(Bug::CheckpointNotAwaited)) {
             // Another checkpoint, or two, and it can go.
             let worth = self.checkpoints.written() >= self.config.segment_bytes / 2 || self.is_full();
             if worth && self.files.bytes() > wanted {
@@ -282,7 +281,7 @@ impl Wal {
     pub(super) fn give_up_segments(&mut self) {
         if let Some((segment, after)) = self.reclaim.emptied
             && self.reclaim.outside.is_none()
-            && after <= self.released
+            && (after <= self.released || planted(Bug::SourceFreedEarly))
             && self.reclaim.lost.is_empty()
             && let Some(next) = self.files.after(segment)
         {
@@ -291,7 +290,7 @@ impl Wal {
             self.reclaim.outside = Some((segment, self.filling));
         }
         if let Some((segment, said)) = self.reclaim.outside
-            && (said.next() <= self.released || planted(Bug::RecycledEarly))
+            && (said.next() <= self.released || planted(Bug::SourceFreedEarly))
             && self.files.get(segment).is_none_or(|file| file.reads == 0)
         {
             self.reclaim.outside = None;

@@ -335,7 +335,9 @@ impl Replay {
                 self.index.forget_log(slot);
             }
             let tracked = self.index.at_mut(slot);
-            let whole = tracked.last == proof.claim || before == Limit::Bound(proof.claim);
+            // Of one that nothing is known of nothing more can be missing.
+            let known = before == Limit::Bound(proof.claim) || before == Limit::Amnesia;
+            let whole = tracked.last == proof.claim || known;
             if holes.is_empty() && gone.is_none() && !no_machine && !whole {
                 let (last, first) = (tracked.last.index, proof.claim.index.next());
                 return Err(RecordFault::Gap { group, last, first });

@@ -74,7 +74,7 @@ impl Wal {
     }
 
     fn go_on_closing(&mut self) {
-        let checkpointed = self.closing == Closing::Checkpoint && !self.checkpoints.is_making();
+        let checkpointed = self.closing == Closing::Checkpoint && !self.checkpoints.is_under_way();
         if checkpointed && self.is_idle() {
             let mark = self.filling;
             if self.write(true) {

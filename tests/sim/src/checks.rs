@@ -1,7 +1,7 @@
 //! What must hold after every step, and at the end.
 
 use crate::machine::operation;
-use raftyard_raft::{EntryKind, GroupId, LogIndex, Raft, ReplicaId, Role, Term};
+use raftyard_raft::{EntryKind, GroupId, Limit, LogIndex, Raft, ReplicaId, Role, Term};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What is known for sure of all groups.
@@ -34,6 +34,10 @@ impl Checks {
             return Err(format!("{}: applied beyond what is committed and durable", place()));
         }
         let compared = self.compared.entry((node, group)).or_default();
+        if raft.limit() != Limit::None {
+            // Its disk lost what it knew, and it was opened again with what is left.
+            *compared = raft.commit().min(*compared);
+        }
         if raft.commit() < *compared {
             return Err(format!("{}: the commit index went back from {compared} to {}", place(), raft.commit()));
         }

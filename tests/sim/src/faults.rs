@@ -19,6 +19,10 @@ pub(crate) enum Trap {
     Transfer,
     /// Everybody wants to lead at once, over a wild network, and some start again in the midst of it.
     Race,
+    /// Who acknowledged what the rival lacks is about to lose it.
+    Rot,
+    /// It loses it, and starts again.
+    Rotten,
 }
 
 /// A leader's bad moment to come.
@@ -73,7 +77,8 @@ impl World {
                 self.tell(|_| format!("the clock of node {} jumps ahead by {by:?}", node + 1));
             }
             835..860 => self.lose_disk(node),
-            860..940 => self.prepare_ambush(),
+            860..915 => self.prepare_ambush(),
+            915..945 => self.rot(node),
             _ => self.mend(),
         }
         let pause = self.rng.micros(20_000, 400_000);
@@ -112,14 +117,17 @@ impl World {
             0..3 => Trap::Restart,
             3 => Trap::Wait,
             4 | 5 => Trap::Transfer,
+            6 => Trap::Rot,
             _ => Trap::Race,
         };
-        if matches!(trap, Trap::Restart | Trap::Wait) {
+        if matches!(trap, Trap::Restart | Trap::Wait | Trap::Rot) {
             self.net.blocked.extend([(leader, rival), (rival, leader)]);
             self.tell(|_| format!("group {group}: node {} loses its leader, node {}", rival + 1, leader + 1));
         }
         let wait = self.rng.micros(350_000, 550_000);
-        self.clients.hush(group, self.now.after(wait));
+        if trap != Trap::Rot {
+            self.clients.hush(group, self.now.after(wait));
+        }
         self.after(wait, Event::Ambush { ambush: Ambush { group, leader, rival, trap } });
     }
 
@@ -129,6 +137,12 @@ impl World {
         let Ambush { group, leader, rival, trap } = ambush;
         if !self.stormy || self.leader(group).is_none_or(|(node, _)| node != leader) {
             return;
+        }
+        if trap == Trap::Rot {
+            // The last that was acknowledged is proved by later batches before it goes bad.
+            self.clients.hush(group, self.now.after(Duration::from_millis(40)));
+            let ambush = Ambush { trap: Trap::Rotten, ..ambush };
+            return self.after(Duration::from_millis(30), Event::Ambush { ambush });
         }
         self.hits.hit("leader ambushed");
         self.clients.gather(group, self.now.after(Duration::from_millis(450)));
@@ -147,6 +161,17 @@ impl World {
                 let wait = self.rng.micros(200, 5_000);
                 self.after(wait, Event::CutOff { node: leader });
                 return;
+            }
+            Trap::Rot => return,
+            Trap::Rotten => {
+                let others: Vec<usize> = self.replicas(group).map(|(node, _)| node).collect();
+                for node in others.into_iter().filter(|&node| node != leader && node != rival) {
+                    if self.rot_last_of(node, group) {
+                        self.restart_at_once(node);
+                        break;
+                    }
+                }
+                [60, 200, 340, 700, 1_100]
             }
             Trap::Race => {
                 self.cut_off(leader);
@@ -281,7 +306,7 @@ impl World {
     /// one, under its old name, and creates its groups anew. Nobody may listen to it.
     fn lose_disk(&mut self, node: usize) {
         let known = (0..self.nodes.len()).all(|other| other == node || self.nodes[node].known_by.contains(&other));
-        if self.nodes.iter().any(|node| node.lost) || !known || !self.can_lose(node) {
+        if self.nodes.iter().any(|node| node.lost || node.rotten) || !known || !self.can_lose(node) {
             return;
         }
         self.hits.hit("disk lost");

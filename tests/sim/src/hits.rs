@@ -33,6 +33,11 @@ pub const CLASSES: &[&str] = &[
     "disk full",
     "log latched",
     "start failed",
+    "batch rotten",
+    "several batches rotten",
+    "replica limited",
+    "limited replica whole again",
+    "replica with amnesia",
     // The runtime.
     "machine panicked",
     "log compacted",

@@ -15,6 +15,7 @@ mod net;
 mod node;
 mod operator;
 mod rng;
+mod rot;
 mod schedule;
 mod tell;
 mod traffic;

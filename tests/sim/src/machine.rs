@@ -39,6 +39,8 @@ impl Machines {
     }
 
     pub(crate) fn open(&self, group: GroupId) -> impl StateMachine + use<> {
+        // A replica that is opened again is fed from the beginning.
+        self.look().applied.remove(&group);
         Machine { group, values: BTreeMap::new(), machines: self.clone() }
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct Shape {
     pub(crate) groups: u64,
     pub(crate) clients: usize,
     pub(crate) wal_depth: usize,
+    /// How soon old segments are emptied, and checkpoints made.
+    pub(crate) spare_segments: usize,
+    pub(crate) checkpoint_bytes: u64,
     pub(crate) mailbox_max: usize,
     pub(crate) leases: bool,
     pub(crate) uncommitted_bytes_max: usize,
@@ -45,6 +48,8 @@ impl Shape {
             groups: 1 + rng.below(4),
             clients: 3 + rng.below(6) as usize,
             wal_depth: 1 + rng.below(2) as usize,
+            spare_segments: rng.below(4) as usize,
+            checkpoint_bytes: [64 << 10, 256 << 10, 1 << 20][rng.below(3) as usize],
             mailbox_max: if rng.chance(30) { 2 } else { 64 },
             leases: rng.chance(50),
             uncommitted_bytes_max: if rng.chance(30) { 4 << 10 } else { 1 << 20 },
@@ -98,6 +103,8 @@ impl Shape {
         WalConfig {
             segment_bytes: 256 << 10,
             depth: self.wal_depth,
+            spare_segments: self.spare_segments,
+            checkpoint_bytes: self.checkpoint_bytes,
             batch_bytes_max: 16 << 10,
             entry_bytes_max: 4 << 10,
             initialised,
@@ -152,6 +159,12 @@ pub(crate) struct SimNode {
     pub(crate) paused_until: Instant,
     /// Its disk was lost: it will never hold a group again.
     pub(crate) lost: bool,
+    /// Something on its disk went bad.
+    pub(crate) rotten: bool,
+    /// A replica of it is limited.
+    pub(crate) limited: bool,
+    /// A replica of it knows nothing of what it held.
+    pub(crate) forgetful: bool,
     /// Nodes that know it, durably, by the disk it has, or had when it was lost.
     pub(crate) known_by: BTreeSet<usize>,
     clock: Clock,
@@ -175,6 +188,9 @@ impl SimNode {
             stalled_until: Instant(0),
             paused_until: Instant(0),
             lost: false,
+            rotten: false,
+            limited: false,
+            forgetful: false,
             known_by: BTreeSet::new(),
             clock: Clock {
                 origin: Instant(0),

@@ -5,7 +5,7 @@
 
 use crate::world::{Event, World};
 use bytes::Bytes;
-use raftyard_raft::{Configuration, GroupId, Instant, Member, MemberChange, NodeId, Raft, ReplicaId};
+use raftyard_raft::{Configuration, GroupId, Instant, Limit, Member, MemberChange, NodeId, Raft, ReplicaId};
 use raftyard_runtime::group::{GroupConfig, Joining};
 use raftyard_runtime::mail::{CampaignError, ChangeError, Changed, CreateGroupError, Mail, TransferError};
 use std::collections::BTreeMap;
@@ -225,7 +225,7 @@ impl World {
         let mut lost = Vec::new();
         for member in configuration.members() {
             let node = member.node.0 as usize - 1;
-            if self.nodes[node].lost {
+            if self.nodes[node].lost || self.has_amnesia(node, group) {
                 lost.push(MemberChange::Remove(member.replica));
             } else {
                 self.furnish_with(node, group);
@@ -302,11 +302,17 @@ impl World {
         self.ask(node, mail, Waits::Change { joint, leaves, receiver });
     }
 
+    /// Whether a node's replica knows nothing of what it held.
+    fn has_amnesia(&self, node: usize, group: GroupId) -> bool {
+        let replica = self.nodes[node].core.as_ref().and_then(|core| core.replica(group));
+        replica.is_some_and(|raft| raft.limit() == Limit::Amnesia)
+    }
+
     /// Whether the nodes whose disks are whole are a majority, also without `lost`.
     fn survives(&self, configuration: &Configuration, lost: Option<usize>) -> bool {
         let whole = |replica| {
             let node = configuration.node_of(replica).map(|node| node.0 as usize - 1);
-            node.is_some_and(|node| Some(node) != lost && !self.nodes[node].lost)
+            node.is_some_and(|node| Some(node) != lost && !self.nodes[node].lost && !self.nodes[node].rotten)
         };
         configuration.has_quorum(whole)
     }

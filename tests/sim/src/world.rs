@@ -375,6 +375,7 @@ impl World {
         }
         self.collect_answers()?;
         self.look_after_panics(node);
+        self.look_at_limits(node)?;
         Ok(())
     }
 

@@ -9,18 +9,18 @@ use std::collections::BTreeSet;
 
 /// One segment.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Link {
-    pub(super) path: FilePath,
-    pub(super) header: SegmentHeader,
+pub(crate) struct Link {
+    pub(crate) path: FilePath,
+    pub(crate) header: SegmentHeader,
 }
 
 /// The files of a log's directory.
-pub(super) struct Files {
-    pub(super) names: Vec<(FileName, u64)>,
-    pub(super) segments: BTreeSet<SegmentNumber>,
+pub(crate) struct Files {
+    pub(crate) names: Vec<(FileName, u64)>,
+    pub(crate) segments: BTreeSet<SegmentNumber>,
 }
 
-pub(super) fn list(disk: &mut dyn Disk, wal: WalId) -> Result<Files, WalError> {
+pub(crate) fn list(disk: &mut dyn Disk, wal: WalId) -> Result<Files, WalError> {
     let directory = Directory::Wal(wal);
     let names = match execute(disk, Place::Directory(directory), IoOp::List(directory))? {
         IoOutput::Names(names) => names,
@@ -65,7 +65,7 @@ pub(super) fn chain(
     Ok(chain)
 }
 
-pub(super) fn read_header(disk: &mut dyn Disk, wal: WalId, number: SegmentNumber) -> Result<Link, WalError> {
+pub(crate) fn read_header(disk: &mut dyn Disk, wal: WalId, number: SegmentNumber) -> Result<Link, WalError> {
     let path = segment_path(wal, number);
     let mut reader = SegmentReader::open(disk, path, BATCHES_OFFSET)?;
     let bytes = reader.len();

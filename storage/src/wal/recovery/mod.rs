@@ -14,11 +14,12 @@ use crate::format::segment::{BATCHES_OFFSET, BatchPlace};
 use crate::format::{BatchSeq, StoreId};
 use crate::io::{Directory, Disk, FileName, FilePath, SegmentNumber, WalId};
 use bytes::Bytes;
-use chain::{Files, Link};
+pub(crate) use chain::{Files, Link, list, read_header};
 use raftyard_raft::{Configuration, GroupId, HardState, Limit, LogIndex, LogPosition, NodeId, ReplicaId};
 use std::sync::Arc;
 use std::time::Duration;
 use walk::Walk;
+pub(crate) use walk::{Found, Proof, WINDOW_BYTES, look};
 
 /// What a log holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -151,6 +152,8 @@ pub struct Reading {
     pub(crate) complete: Option<Complete>,
     /// Whether any record was found.
     pub(crate) holds_records: bool,
+    /// The groups that this reading limited, or limited further.
+    pub(crate) limited: Vec<GroupId>,
 }
 
 /// The end of what was kept.
@@ -234,6 +237,34 @@ fn walk_through(disk: &mut dyn Disk, chain: &[Link], from: Option<BatchPlace>) -
     Ok(walk)
 }
 
+/// What a thorough reading of all segments found.
+#[derive(Debug, Default)]
+pub(crate) struct Proved {
+    pub(crate) stats: RecoveryStats,
+    pub(crate) damage: Vec<Damage>,
+    pub(crate) proof: Proof,
+    /// Why reading a segment ended early.
+    pub(crate) failed: Vec<(FilePath, WalError)>,
+}
+
+/// Reads every batch of these segments, up to where each counts, also what lies below the checkpoints. A segment that
+/// can't be read to its end is passed over: what was in it shows as missing.
+pub(crate) fn prove(disk: &mut dyn Disk, segments: &[(Link, u64)], mut each: impl FnMut(u64)) -> Proved {
+    let whole = segments.first().is_some_and(|(link, _)| link.header.previous.is_none());
+    let mut walk = Walk::proving(whole);
+    let mut failed = Vec::new();
+    for (link, limit) in segments {
+        if let Err(error) = walk.segment(disk, link, *limit, BATCHES_OFFSET) {
+            failed.push((link.path, error));
+        }
+        each(*limit);
+    }
+    if let Err(error) = walk.finish() {
+        failed.extend(segments.last().map(|(link, _)| (link.path, error)));
+    }
+    Proved { stats: walk.stats, damage: walk.damage, proof: walk.proof.unwrap_or_default(), failed }
+}
+
 fn finish(
     mut walk: Walk,
     wal: WalId,
@@ -247,7 +278,7 @@ fn finish(
         number >= first && files.segments.contains(&number)
     };
     let judged = walk.replay.judge(&walk.holes, exists);
-    judged.map_err(|fault| malformed(wal, chain, walk.stats.last, fault))?;
+    let limited = judged.map_err(|fault| malformed(wal, chain, walk.stats.last, fault))?;
     let mut stats = walk.stats;
     (stats.clean, stats.checkpoint, stats.first_segment) = (walk.clean, checkpoint, first);
     let index = walk.replay.index;
@@ -268,6 +299,7 @@ fn finish(
         first,
         complete: walk.replay.complete,
         holds_records: walk.replay.holds_records,
+        limited,
         index,
     })
 }

@@ -10,13 +10,15 @@ use super::chain::Link;
 use super::{Damage, LogEnd, RecoveryStats};
 use crate::format::BatchSeq;
 use crate::format::batch::{self, BATCH_MAGIC, Batch, BatchFault, BatchHeader};
-use crate::format::record::RecordFault;
+use crate::format::echo;
+use crate::format::record::{RecordFault, decode_all, decode_one};
 use crate::format::segment::{BatchPlace, ChecksumSeed};
 use crate::io::{BLOCK_BYTES, Disk, FilePath, SegmentNumber};
+use raftyard_raft::GroupId;
 
 const BLOCK: u64 = BLOCK_BYTES as u64;
 /// How much of a segment is read at once; a larger batch is read whole.
-pub(super) const WINDOW_BYTES: u64 = 1 << 20;
+pub(crate) const WINDOW_BYTES: u64 = 1 << 20;
 
 /// The state of reading from segment to segment.
 #[derive(Default)]
@@ -42,6 +44,47 @@ pub(super) struct Walk {
     broken: Option<(FilePath, u64, u16)>,
     /// Whether a batch was seen in part.
     torn: bool,
+    /// What only a thorough reading looks for.
+    pub(super) proof: Option<Proof>,
+}
+
+/// What a reading finds that proves every record by itself.
+#[derive(Debug, Default)]
+pub(crate) struct Proof {
+    /// Records of whole batches whose own checksum doesn't hold: file, place in bytes, batch.
+    pub(crate) records: Vec<(FilePath, u64, BatchSeq, RecordFault)>,
+    /// The batches behind lost ones.
+    pub(crate) behind: Vec<Behind>,
+}
+
+/// A batch behind lost ones.
+#[derive(Debug)]
+pub(crate) struct Behind {
+    pub(crate) file: FilePath,
+    /// Where it starts, in bytes.
+    pub(crate) offset: u64,
+    pub(crate) sequence: BatchSeq,
+    /// The groups that the batch before it had touched.
+    pub(crate) touched: Vec<GroupId>,
+}
+
+impl Proof {
+    fn batch(&mut self, link: &Link, offset: u64, batch: &Batch<'_>, behind_lost: bool) {
+        let BatchHeader { sequence, record_count, .. } = batch.header;
+        let (version, records) = (link.header.version, batch.records);
+        let records_at = offset + batch.records_at as u64;
+        // What can't be taken apart at all, whoever called this is told of elsewhere.
+        let _ = decode_all(version, records, record_count, |_, at, len| {
+            if let Err(fault) = decode_one(version, &records[at..at + len]) {
+                self.records.push((link.path, records_at + at as u64, sequence, fault));
+            }
+            Ok(())
+        });
+        if behind_lost {
+            let touched = echo::decode_all(batch.echo).into_iter().flatten().map(|echo| echo.group).collect();
+            self.behind.push(Behind { file: link.path, offset, sequence, touched });
+        }
+    }
 }
 
 /// A whole batch behind missing ones.
@@ -65,6 +108,11 @@ impl Walk {
     /// Reading that only looks for ends of checkpoints, and for where the log begins.
     pub(super) fn looking() -> Walk {
         Walk { any: true, looks: true, ..Walk::default() }
+    }
+
+    /// Reading that proves every batch and record, and adds nothing up.
+    pub(super) fn proving(whole: bool) -> Walk {
+        Walk { proof: Some(Proof::default()), looks: true, ..Walk::new(None, whole) }
     }
 
     /// Reads on in one segment, up to `limit`, from `from` on.
@@ -114,6 +162,7 @@ impl Walk {
         let BatchHeader { sequence, durable_upto, previous_checksum, .. } = batch.header;
         if std::mem::take(&mut self.any) {
             self.stats.last = sequence.previous();
+            self.lose_front();
         }
         let newest = self.waiting.last().map_or(self.stats.last, |waiting| waiting.sequence);
         let follows = sequence == self.stats.last.next() && self.waiting.is_empty();
@@ -165,6 +214,14 @@ impl Walk {
         Ok(())
     }
 
+    /// Where no sequence tells what came before the first batch found, its place does: a segment begins with one.
+    fn lose_front(&mut self) {
+        let Some((file, offset, _)) = self.broken.filter(|_| self.proof.is_some()) else { return };
+        let (first, last, explained) = (self.stats.last, self.stats.last, false);
+        self.holes.push(Hole { first, last, explained });
+        self.damage.push(Damage { file, offset, first, last, explained });
+    }
+
     fn keep(&mut self, link: &Link, offset: u64, batch: &Batch<'_>) -> Result<(), WalError> {
         let header = batch.header;
         let segment = u32::try_from(link.header.number.0).map_err(|_| WalError::Exhausted { wal: link.header.wal })?;
@@ -172,6 +229,10 @@ impl Walk {
         let sequence = header.sequence;
         let replayed = if self.looks { self.replay.look(at, batch) } else { self.replay.batch(at, batch) };
         replayed.map_err(|fault| WalError::Malformed { file: link.path, offset, sequence, fault })?;
+        if let Some(proof) = &mut self.proof {
+            let behind_lost = self.holes.last().is_some_and(|hole| hole.last.next() == sequence);
+            proof.batch(link, offset, batch, behind_lost);
+        }
         let bytes = (batch.records_at + batch.records.len()).next_multiple_of(BLOCK_BYTES) as u64;
         self.begun = true;
         self.broken = None;
@@ -208,7 +269,7 @@ impl Walk {
 }
 
 /// What stands at a block.
-enum Found<'a> {
+pub(crate) enum Found<'a> {
     Nothing,
     /// The header of a batch that is not whole.
     Torn,
@@ -218,7 +279,7 @@ enum Found<'a> {
 }
 
 /// What stands at `offset`, before `limit`; and how many bytes were checked for that.
-fn look<'a>(
+pub(crate) fn look<'a>(
     disk: &mut dyn Disk,
     reader: &'a mut SegmentReader,
     seed: ChecksumSeed,

@@ -8,13 +8,13 @@ const REDRAW_MIN: Duration = Duration::from_millis(100);
 
 /// The bar of one phase after another. Where standard error is no terminal it draws nothing.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     bar: ProgressBar,
     drawn: Instant,
 }
 
 impl Progress {
-    pub(super) fn new() -> Progress {
+    pub(crate) fn new() -> Progress {
         let bar = ProgressBar::new(0);
         let style = ProgressStyle::with_template("{prefix:>20} [{bar:40}] {msg}");
         bar.set_style(style.expect("the template is constant").progress_chars("=> "));
@@ -22,7 +22,7 @@ impl Progress {
     }
 
     /// Starts a phase that counts up to `steps`.
-    pub(super) fn phase(&mut self, name: &'static str, steps: u64) {
+    pub(crate) fn phase(&mut self, name: &'static str, steps: u64) {
         self.bar.reset();
         self.bar.set_length(steps);
         self.bar.set_prefix(name);
@@ -31,12 +31,12 @@ impl Progress {
     }
 
     /// Whether enough time has passed to draw again.
-    pub(super) fn is_due(&self, now: Instant) -> bool {
+    pub(crate) fn is_due(&self, now: Instant) -> bool {
         now.duration_since(self.drawn) >= REDRAW_MIN
     }
 
     /// Draws the phase at `step`, with something to say.
-    pub(super) fn draw(&mut self, now: Instant, step: u64, message: String) {
+    pub(crate) fn draw(&mut self, now: Instant, step: u64, message: String) {
         self.drawn = now;
         self.bar.set_message(message);
         self.bar.set_position(step);
@@ -44,7 +44,7 @@ impl Progress {
     }
 
     /// Removes the line, so that the report stands alone.
-    pub(super) fn clear(&self) {
+    pub(crate) fn clear(&self) {
         self.bar.finish_and_clear();
     }
 }

@@ -7,7 +7,7 @@ use std::io::{self, ErrorKind, Write};
 ///
 /// # Errors
 /// What the system said, unless it is that nobody reads any more.
-pub(super) fn say(what: &impl Display) -> io::Result<()> {
+pub(crate) fn say(what: &impl Display) -> io::Result<()> {
     say_to(io::stdout().lock(), what)
 }
 

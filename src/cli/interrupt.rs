@@ -9,11 +9,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// What can't be stopped halfway is finished first, and looked at between: a node's opening, each half of the floor's
 /// measurement, the verification and the shutdown.
 #[derive(Clone, Debug)]
-pub(super) struct Interrupt(Arc<AtomicBool>);
+pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
     /// Listens from now on. A second signal ends the process at once, in case the orderly end hangs.
-    pub(super) fn listen() -> io::Result<Interrupt> {
+    pub(crate) fn listen() -> io::Result<Interrupt> {
         let flag = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             signal_hook::flag::register_conditional_default(signal, Arc::clone(&flag))?;
@@ -23,7 +23,7 @@ impl Interrupt {
     }
 
     /// Whether a signal came.
-    pub(super) fn is_set(&self) -> bool {
+    pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
