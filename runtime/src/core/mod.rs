@@ -39,7 +39,7 @@ use port::{Input, Output};
 use raftyard_raft::{
     Base, ConfigurationEntry, GroupId, Instant, LogIndex, Paged, Raft, ReplicaId, RestoreError, Restored, Settings,
 };
-use raftyard_storage::wal::{FetchId, Recovered, RecoveredGroup, Wal, WalError};
+use raftyard_storage::wal::{BatchSeq, FetchId, Recovered, RecoveredGroup, Wal, WalError};
 use receiving::Receiving;
 use reviving::{Revived, Reviving, revive};
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -234,19 +234,29 @@ impl Core {
             reader: BatchReader::default(),
             responses: Responses::default(),
         };
-        for group in recovered.groups {
+        for mut group in recovered.groups {
             let id = group.group;
             // Pieces of a snapshot that was not whole count no more.
             core.wal.abandon_snapshot(id);
             let machine = core.machines.open(id);
-            let snapshot = match group.snapshot {
-                Some(_) => Some(load(&core.wal, id).map_err(|error| OpenError::Snapshot { group: id, error })?),
+            let mut lost = BatchSeq(0);
+            let snapshot = match group.snapshot.map(|_| load(&core.wal, id)) {
                 None => None,
+                Some(Ok(bytes)) => Some(bytes),
+                // The disk lost it: of the replica nothing is left but what it may have acknowledged, and its peers fill it.
+                Some(Err(WalError::Unreadable { .. })) if core.wal.has_room() => {
+                    tracing::error!(group = %id, "the disk lost the snapshot of the state machine; peers refill the replica");
+                    (lost, group) = core.wal.record_loss(id, group.replica, LogIndex(0));
+                    None
+                }
+                Some(Err(error)) => return Err(OpenError::Snapshot { group: id, error }),
             };
             let revived = revive(machine, &group, snapshot.as_deref());
             let revived = revived.map_err(|error| OpenError::Machine { group: id, error })?;
-            core.restore(group, revived, recovered.promise, now)
-                .map_err(|error| OpenError::Restore { group: id, error })?;
+            let slot = core.restore(group, revived, recovered.promise, now);
+            let slot = slot.map_err(|error| OpenError::Restore { group: id, error })?;
+            // Its answers wait until it is durable that it lost something.
+            core.groups[slot as usize].last_batch = lost;
         }
         core.links.dial_all(now, &mut core.outputs);
         Ok(core)

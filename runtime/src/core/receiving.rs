@@ -217,8 +217,7 @@ impl Core {
                 self.links.send_answer(coming.sender.node, group, &body);
             }
         }
-        let early = planted(Bug::SnapshotNamedEarly);
-        let recorded = |log: &InLog| log.waiting.is_empty() || (early && log.recorded > 0);
+        let recorded = |log: &InLog| log.waiting.is_empty();
         let ready = |coming: &Incoming| coming.whole && coming.log.as_ref().is_none_or(recorded);
         while let Some(place) = self.receiving.incoming.iter().position(ready) {
             let coming = self.receiving.incoming.swap_remove(place);
