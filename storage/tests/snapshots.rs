@@ -1,4 +1,5 @@
 //! Snapshots of state machines in a log: what counts of them after a start, whatever the log did with their pieces meanwhile.
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
 
 mod rig;
 

@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 type Contents = Arc<Mutex<BTreeMap<GroupId, Vec<Bytes>>>>;
+type Stores = Arc<Mutex<BTreeMap<GroupId, (Base, Vec<Bytes>)>>>;
 pub(crate) type Answer = oneshot::Receiver<Result<Applied, ProposeError>>;
 
 /// What machines are made of.
@@ -27,7 +28,7 @@ pub(crate) type Answer = oneshot::Receiver<Result<Applied, ProposeError>>;
 struct Parts {
     contents: Contents,
     /// What machines with a disk of their own hold durably.
-    stores: Arc<Mutex<BTreeMap<GroupId, (Base, Vec<Bytes>)>>>,
+    stores: Stores,
     on_disk: Arc<AtomicBool>,
     /// What a machine that is opened says it has applied.
     applied: Arc<AtomicU64>,

@@ -68,9 +68,17 @@ fn a_log_is_compacted_by_hand_when_that_is_durable() {
         rig.settle();
         assert_eq!(answer.try_recv(), Ok(Err(error)));
     }
+    // Now the log has a snapshot that goes far enough.
+    rig.hold_disk = true;
+    let answer = rig.compact(1, 45);
+    rig.settle();
+    assert!(answer.try_recv().is_err(), "it is not durable yet");
+    rig.hold_disk = false;
+    rig.settle();
+    assert_eq!(answer.try_recv(), Ok(Ok(())));
     rig.restart();
     rig.pass(Duration::from_secs(1));
-    assert_eq!((rig.applied(1).len(), base(&rig)), (50, LogIndex(40)));
+    assert_eq!((rig.applied(1).len(), base(&rig)), (50, LogIndex(45)));
 }
 
 #[test]
@@ -197,6 +205,10 @@ fn a_snapshot_that_is_not_whole_changes_nothing() {
     leader.piece(&mut rig, 5, &BYTES[5..]);
     leader.end(&mut rig, crc32c::crc32c(BYTES));
     assert_eq!(applied_index(&mut rig), LogIndex(0), "a piece is missing");
+    leader.begin(&mut rig);
+    leader.piece(&mut rig, 100, BYTES);
+    leader.end(&mut rig, crc32c::crc32c(BYTES));
+    assert_eq!(applied_index(&mut rig), LogIndex(0), "it does not begin at its beginning");
     leader.begin(&mut rig);
     leader.piece(&mut rig, 0, &BYTES[..5]);
     rig.restart();
