@@ -73,6 +73,15 @@ pub struct NodeConfig {
     pub clock_drift_max_ppm: u32,
     /// Reads that may wait on one core to be confirmed. Above it they are answered `Overloaded`.
     pub reads_max: usize,
+    /// Bytes of a group's applied entries that its log keeps for peers that lag, about. A log is compacted when it holds
+    /// twice as much, and more beyond that than the snapshot takes that has to be written for it.
+    pub retain_bytes: u64,
+    /// How many of them it keeps at most.
+    pub retain_entries: u64,
+    /// Snapshots on their way at once, of each core: so many to peers, from peers, and into the log. The others wait.
+    pub snapshots_max: usize,
+    /// A snapshot that doesn't move for so long is given up, and sent anew.
+    pub snapshot_timeout: Duration,
 }
 
 /// Whether an answer means that the command is on disk.
@@ -188,6 +197,10 @@ impl Default for NodeConfig {
             leases: core.raft.leases,
             clock_drift_max_ppm: core.raft.clock_drift_max_ppm,
             reads_max: core.reads_max,
+            retain_bytes: core.retain_bytes,
+            retain_entries: core.retain_entries,
+            snapshots_max: core.snapshots_max,
+            snapshot_timeout: core.snapshot_timeout,
         }
     }
 }
@@ -199,6 +212,10 @@ impl NodeConfig {
     pub const MAILBOX_MAX: usize = 1 << 20;
     /// Most reads that may wait on one core.
     pub const READS_MAX: usize = 1 << 24;
+    /// Highest `retain_bytes` and `retain_entries`.
+    pub const RETAIN_MAX: u64 = 1 << 40;
+    /// Most snapshots on their way at once.
+    pub const SNAPSHOTS_MAX: usize = 1024;
     /// Highest `log_bytes_max` and `uncommitted_bytes_max`: beyond any memory, and sums of them stay far from overflow.
     pub const LOG_BYTES_MAX: usize = 1 << 40;
     /// Highest `send_buffer_bytes_max`: room for the largest command that a log takes, twice.
@@ -230,6 +247,9 @@ impl NodeConfig {
             ("entry_bytes_max", self.entry_bytes_max, WalConfig::SEGMENT_BYTES_MAX as usize),
             ("mailbox_max", self.mailbox_max, Self::MAILBOX_MAX),
             ("reads_max", self.reads_max, Self::READS_MAX),
+            ("snapshots_max", self.snapshots_max, Self::SNAPSHOTS_MAX),
+            ("retain_bytes", clamped(self.retain_bytes), clamped(Self::RETAIN_MAX)),
+            ("retain_entries", clamped(self.retain_entries), clamped(Self::RETAIN_MAX)),
             ("log_bytes_max", self.log_bytes_max, Self::LOG_BYTES_MAX),
             ("uncommitted_bytes_max", self.uncommitted_bytes_max, Self::LOG_BYTES_MAX),
             ("send_buffer_bytes_max", self.send_buffer_bytes_max, Self::SEND_BUFFER_BYTES_MAX),
@@ -242,6 +262,7 @@ impl NodeConfig {
             ("heartbeat_interval", self.heartbeat_interval),
             ("proposal_timeout", self.proposal_timeout),
             ("connect_timeout", self.connect_timeout),
+            ("snapshot_timeout", self.snapshot_timeout),
         ] {
             if value.is_zero() || value > Self::DURATION_MAX {
                 return Err(ConfigError::Duration { field, value });
@@ -326,6 +347,10 @@ impl NodeConfig {
             heartbeat_interval: self.heartbeat_interval,
             proposal_timeout: self.proposal_timeout,
             reads_max: self.reads_max,
+            retain_bytes: self.retain_bytes,
+            retain_entries: self.retain_entries,
+            snapshots_max: self.snapshots_max,
+            snapshot_timeout: self.snapshot_timeout,
             entry_bytes_max: self.entry_bytes_max,
             log_bytes_max: self.log_bytes_max,
             // Room for the largest command and for what a frame says about it. Only ever above the default, so that
@@ -359,6 +384,10 @@ impl NodeConfig {
     }
 }
 
+fn clamped(value: u64) -> usize {
+    usize::try_from(value).unwrap_or(usize::MAX)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -375,7 +404,7 @@ mod tests {
 
     #[test]
     fn an_error_names_the_field_and_the_value() {
-        let cases: [(NodeConfig, &str); 16] = [
+        let cases: [(NodeConfig, &str); 19] = [
             (NodeConfig { node: NodeId(0), ..good() }, "node = 0"),
             (NodeConfig { data_dir: PathBuf::new(), ..good() }, "data_dir"),
             (NodeConfig { cores: 0, ..good() }, "cores = 0"),
@@ -391,6 +420,9 @@ mod tests {
             (NodeConfig { heartbeat_interval: Duration::from_secs(9), ..good() }, "heartbeat_interval = 9s"),
             (NodeConfig { reads_max: 0, ..good() }, "reads_max = 0"),
             (NodeConfig { clock_drift_max_ppm: 500_000, ..good() }, "clock_drift_max_ppm"),
+            (NodeConfig { retain_bytes: 0, ..good() }, "retain_bytes = 0"),
+            (NodeConfig { snapshots_max: 0, ..good() }, "snapshots_max = 0"),
+            (NodeConfig { snapshot_timeout: Duration::ZERO, ..good() }, "snapshot_timeout = 0ns"),
             (NodeConfig { segment_bytes: 5000, ..good() }, "segment_bytes = 5000"),
         ];
         for (config, words) in cases {
@@ -401,7 +433,7 @@ mod tests {
     #[test]
     fn no_number_makes_the_check_or_what_follows_from_it_panic() {
         type Set = fn(&mut NodeConfig, u64);
-        let set: [(&str, Set); 16] = [
+        let set: [(&str, Set); 19] = [
             ("cluster", |c, v| c.cluster = v),
             ("node", |c, v| c.node = NodeId(v)),
             ("cores", |c, v| c.cores = v.min(u64::from(u16::MAX)) as u16),
@@ -415,6 +447,9 @@ mod tests {
             ("reads_max", |c, v| c.reads_max = v as usize),
             ("clock_drift_max_ppm", |c, v| c.clock_drift_max_ppm = v.min(u64::from(u32::MAX)) as u32),
             ("send_buffer_bytes_max", |c, v| c.send_buffer_bytes_max = v as usize),
+            ("retain_bytes", |c, v| c.retain_bytes = v),
+            ("retain_entries", |c, v| c.retain_entries = v),
+            ("snapshots_max", |c, v| c.snapshots_max = v as usize),
             ("heartbeat_interval", |c, v| c.heartbeat_interval = Duration::from_secs(v)),
             ("election_timeout_min", |c, v| c.election_timeout_min = Duration::from_secs(v)),
             ("election_timeout_max", |c, v| c.election_timeout_max = Duration::from_secs(v)),

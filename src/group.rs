@@ -2,11 +2,11 @@
 
 use crate::pending::{Pending, Unheard, ask};
 use bytes::Bytes;
-use raftyard_raft::{GroupId, Member, MemberChange, NodeId};
+use raftyard_raft::{GroupId, LogIndex, Member, MemberChange, NodeId};
 use raftyard_runtime::group::{GroupConfig, GroupStatus, Joining};
 use raftyard_runtime::mail::{
-    Applied, CampaignError, ChangeError, Changed, CreateGroupError, ForceError, Limit, Mail, NotChanged, NotProposed,
-    ProposeError, ReadAnswer, ReadError, ReadMode, RemoveError, TransferError, Unavailable, Unknown,
+    Applied, CampaignError, ChangeError, Changed, CompactError, CreateGroupError, ForceError, Limit, Mail, NotChanged,
+    NotProposed, ProposeError, ReadAnswer, ReadError, ReadMode, RemoveError, TransferError, Unavailable, Unknown,
 };
 use raftyard_runtime::mailbox::Mailbox;
 use std::sync::Arc;
@@ -28,6 +28,9 @@ pub type Campaign = Pending<Result<(), CampaignError>>;
 
 /// The answer to [`GroupHandle::force_membership`].
 pub type ForceMembership = Pending<Result<Changed, ForceError>>;
+
+/// The answer to [`GroupHandle::compact`].
+pub type Compact = Pending<Result<(), CompactError>>;
 
 /// The answer to [`GroupHandle::status`].
 pub type Status = Pending<Result<GroupStatus, Unavailable>>;
@@ -109,6 +112,14 @@ impl GroupHandle {
         ask(&self.mailbox, mail)
     }
 
+    /// Gives up the entries of this node's log up to `index`, durably, whatever is kept for peers that lag
+    /// ([`NodeConfig::retain_bytes`](crate::NodeConfig::retain_bytes)): they get a snapshot when they lack them. A machine in
+    /// memory has its own snapshot recorded first, which writes all that it holds. Logs are compacted without being asked;
+    /// this is for whoever knows better.
+    pub fn compact(&self, index: LogIndex) -> Compact {
+        ask(&self.mailbox, |reply| Mail::Compact { group: self.group, index, reply })
+    }
+
     /// Asks how this node's replica of the group fares.
     pub fn status(&self) -> Status {
         ask(&self.mailbox, |reply| Mail::Status { group: self.group, reply })
@@ -170,6 +181,12 @@ impl Unheard for CampaignError {
     const FULL: CampaignError = CampaignError::Unavailable(Unavailable::FULL);
     const CLOSED: CampaignError = CampaignError::Unavailable(Unavailable::CLOSED);
     const LOST: CampaignError = CampaignError::Unavailable(Unavailable::LOST);
+}
+
+impl Unheard for CompactError {
+    const FULL: CompactError = CompactError::Unavailable(Unavailable::FULL);
+    const CLOSED: CompactError = CompactError::Unavailable(Unavailable::CLOSED);
+    const LOST: CompactError = CompactError::Unavailable(Unavailable::LOST);
 }
 
 impl Unheard for RemoveError {

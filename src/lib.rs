@@ -13,7 +13,8 @@ mod preflight;
 
 pub use config::{ConfigError, Durability, NodeConfig};
 pub use group::{
-    Campaign, ChangeMembership, CreateGroup, ForceMembership, GroupHandle, Propose, Read, RemoveGroup, Status, Transfer,
+    Campaign, ChangeMembership, Compact, CreateGroup, ForceMembership, GroupHandle, Propose, Read, RemoveGroup, Status,
+    Transfer,
 };
 pub use node::{Node, OpenError};
 pub use pending::Pending;
@@ -21,15 +22,17 @@ pub use preflight::PreflightError;
 
 pub use bytes::Bytes;
 pub use raftyard_raft::{
-    Configuration, ConfigurationError, GroupId, LogIndex, Member, MemberChange, NodeId, ReplicaId, Term,
+    Base, Configuration, ConfigurationError, GroupId, LogIndex, LogPosition, Member, MemberChange, NodeId, ReplicaId,
+    Term,
 };
 pub use raftyard_runtime::driver::{CoreLost, StartError, floor};
 pub use raftyard_runtime::group::{
-    Command, Commands, GroupConfig, GroupStatus, Responses, RoleName, StateMachine, StateMachineFactory,
+    Command, Commands, GroupConfig, GroupStatus, Responses, RoleName, SnapshotSink, SnapshotSource, StateMachine,
+    StateMachineFactory,
 };
 pub use raftyard_runtime::mail::{
-    Applied, CampaignError, ChangeError, Changed, CreateGroupError, ForceError, Limit, NotChanged, NotProposed,
-    ProposeError, ReadAnswer, ReadError, ReadMode, RemoveError, TransferError, Unavailable, Unknown,
+    Applied, CampaignError, ChangeError, Changed, CompactError, CreateGroupError, ForceError, Limit, NotChanged,
+    NotProposed, ProposeError, ReadAnswer, ReadError, ReadMode, RemoveError, TransferError, Unavailable, Unknown,
 };
 pub use raftyard_storage::io::WriteMode;
 

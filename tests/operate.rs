@@ -1,11 +1,12 @@
 //! What operators and readers ask of a group on whole nodes: members, leadership, reads.
 
 use raftyard::{
-    ChangeError, Commands, Configuration, ConfigurationError, GroupConfig, GroupHandle, GroupId, Member, MemberChange,
-    Node, NodeConfig, NodeId, NotChanged, NotProposed, ProposeError, ReadError, ReadMode, ReplicaId, Responses,
-    RoleName, StateMachine, TransferError, Unavailable,
+    Base, ChangeError, Commands, CompactError, Configuration, ConfigurationError, GroupConfig, GroupHandle, GroupId,
+    LogIndex, Member, MemberChange, Node, NodeConfig, NodeId, NotChanged, NotProposed, ProposeError, ReadError,
+    ReadMode, ReplicaId, Responses, RoleName, SnapshotSink, SnapshotSource, StateMachine, TransferError, Unavailable,
 };
 use std::collections::BTreeMap;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -30,6 +31,15 @@ impl StateMachine for Count {
         }
     }
 
+    fn snapshot(&mut self) -> Option<Box<dyn SnapshotSource>> {
+        let padding = vec![7; SNAPSHOT_BYTES];
+        Some(Box::new(Picture([&self.applied.to_le_bytes()[..], &padding].concat().into())))
+    }
+
+    fn restore(&mut self) -> Option<Box<dyn SnapshotSink>> {
+        Some(Box::new(Staging { bytes: Vec::new(), told: Arc::clone(&self.told) }))
+    }
+
     fn read(&mut self, query: &raftyard::Bytes) -> raftyard::Bytes {
         [query, &self.applied.to_le_bytes()[..]].concat().into()
     }
@@ -41,21 +51,58 @@ impl StateMachine for Count {
     }
 }
 
+/// Large enough that a window of pieces closes a few times.
+const SNAPSHOT_BYTES: usize = 1_000_000;
+
+struct Picture(raftyard::Bytes);
+
+impl SnapshotSource for Picture {
+    fn next(&mut self, bytes_max: usize) -> io::Result<Option<raftyard::Bytes>> {
+        let len = self.0.len().min(bytes_max);
+        Ok((len > 0).then(|| self.0.split_to(len)))
+    }
+}
+
+struct Staging {
+    bytes: Vec<u8>,
+    told: Told,
+}
+
+impl SnapshotSink for Staging {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &Base) -> io::Result<Box<dyn StateMachine>> {
+        assert_eq!(self.bytes.len(), 8 + SNAPSHOT_BYTES, "a snapshot comes whole");
+        let applied = u64::from_le_bytes(self.bytes[..8].try_into().expect("8 bytes"));
+        Ok(Box::new(Count { applied, told: self.told }))
+    }
+}
+
 struct Cluster {
     addresses: BTreeMap<NodeId, SocketAddr>,
     dir: TempDir,
     nodes: BTreeMap<NodeId, Node>,
     told: Told,
     leases: bool,
+    /// Entries that logs keep for peers that lag.
+    retain_entries: u64,
 }
 
 impl Cluster {
     fn new(count: u64, leases: bool) -> Cluster {
+        Cluster::retaining(count, leases, NodeConfig::default().retain_entries)
+    }
+
+    fn retaining(count: u64, leases: bool, retain_entries: u64) -> Cluster {
         let held: Vec<_> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port")).collect();
         let addresses = (1..).map(NodeId).zip(held.iter().map(|socket| socket.local_addr().expect("bound"))).collect();
         drop(held);
         let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory on the target's filesystem");
-        let mut cluster = Cluster { addresses, dir, nodes: BTreeMap::new(), told: Told::default(), leases };
+        let mut cluster =
+            Cluster { addresses, dir, nodes: BTreeMap::new(), told: Told::default(), leases, retain_entries };
         for node in (1..=count).map(NodeId) {
             cluster.open(node);
         }
@@ -73,6 +120,7 @@ impl Cluster {
             election_timeout_max: Duration::from_millis(800),
             heartbeat_interval: Duration::from_millis(50),
             leases: self.leases,
+            retain_entries: self.retain_entries,
             ..NodeConfig::default()
         };
         // One machine tells what it is told: that of node 1.
@@ -267,4 +315,41 @@ fn a_lost_majority_is_replaced_by_force() {
     assert_eq!(cluster.leader(), 1);
     let status = survivor.status().wait().expect("it is here");
     assert_eq!(status.configuration.voters().collect::<Vec<_>>(), [member(1)]);
+}
+
+#[test]
+fn a_follower_that_lacks_compacted_entries_gets_a_snapshot() {
+    let mut cluster = Cluster::retaining(3, false, 20);
+    cluster.create(3);
+    let leader = cluster.leader();
+    let away = if leader == 1 { 2 } else { 1 };
+    cluster.nodes.remove(&NodeId(away)).expect("it runs").shutdown().expect("no core was lost");
+    let group = cluster.group(leader);
+    let answers: Vec<_> = (0..2_000).map(|_| group.propose(vec![1; 2_000])).collect();
+    let last = answers.into_iter().map(|answer| answer.wait().expect("applied").index).max().expect("2,000 of them");
+    // Whatever the log did by itself, now it has nothing of what the other lacks.
+    group.compact(last).wait().expect("compacted");
+    assert_eq!(group.compact(LogIndex(1)).wait(), Err(CompactError::Compacted { index: LogIndex(1), base: last }));
+    let beyond = group.compact(LogIndex(last.0 + 1_000)).wait();
+    assert!(matches!(beyond, Err(CompactError::NotApplied { .. })), "{beyond:?}");
+    let written = read(&group, ReadMode::Index);
+
+    cluster.open(NodeId(away));
+    let back = cluster.group(away);
+    eventually("follower that is up to date", || {
+        let status = back.status().wait().ok()?;
+        (status.applied_index >= last).then_some(())
+    });
+    assert_eq!(read(&back, ReadMode::Follower), written, "it holds what the others hold");
+    for node in [1, 2, 3].map(NodeId) {
+        cluster.nodes.remove(&node).expect("it runs").shutdown().expect("no core was lost");
+    }
+    for node in [1, 2, 3].map(NodeId) {
+        cluster.open(node);
+    }
+    cluster.leader();
+    for node in 1..=3 {
+        let held = read(&cluster.group(node), ReadMode::Follower);
+        assert!(held > written, "node {node} holds {held} of {written} after a restart");
+    }
 }

@@ -4,7 +4,7 @@
 //! Used by this crate, the log and the core, each where the line stands that the bug leaves out.
 
 /// A bug. Its number is that of the list of faults that every part of Raftyard answers to; what has no number there has one
-/// from 20 on. Numbers 8 and 11 come with snapshots and sessions.
+/// from 20 on. Number 11 comes with sessions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Bug {
@@ -22,6 +22,8 @@ pub enum Bug {
     HalfOfJoint = 6,
     /// A node that comes back with an empty disk is taken for who it was.
     StoreNotCompared = 7,
+    /// That a peer lost a snapshot in a crash, after it said that it has it, is never found out.
+    SnapshotForgotten = 8,
     /// A torn batch at the end of the log is taken for whole.
     TornTaken = 9,
     /// The directory is not synced when a segment was made.
@@ -54,6 +56,12 @@ pub enum Bug {
     TombstoneDropped = 42,
     /// What a batch repeats of the one before is not looked at.
     EchoIgnored = 43,
+    /// A snapshot takes the place of a machine, whether or not the protocol took it in the place of the log.
+    SnapshotUnasked = 50,
+    /// A snapshot counts before all of its pieces are recorded.
+    SnapshotNamedEarly = 51,
+    /// A log is compacted although no snapshot holds what goes.
+    CompactedUnsaved = 52,
     /// A replica whose disk lost part of its log votes by what is left of it.
     BoundIgnored = 29,
     /// A replica whose disk lost everything votes as if it had never existed.
@@ -85,6 +93,10 @@ pub const BUGS: &[Bug] = &[
     Bug::SourceFreedEarly,
     Bug::TombstoneDropped,
     Bug::EchoIgnored,
+    Bug::SnapshotForgotten,
+    Bug::SnapshotUnasked,
+    Bug::SnapshotNamedEarly,
+    Bug::CompactedUnsaved,
 ];
 
 /// Those that a group alone must have found (`raft/tests/protocol/random`): no simulated node opens a replica whose disk lost

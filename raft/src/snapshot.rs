@@ -61,6 +61,16 @@ impl Raft {
         Ok(())
     }
 
+    /// What a log that begins after `index` goes on from; `None` if this log doesn't know that index, or not who was a member
+    /// then.
+    #[must_use]
+    pub fn base_at(&self, index: LogIndex) -> Option<Base> {
+        let position = LogPosition { index, term: self.log.term(index)? };
+        let (configuration, configuration_index) = self.configuration_at(index);
+        let known = !configuration.is_empty() && configuration_index <= index;
+        known.then(|| Base { position, configuration: Arc::clone(configuration), configuration_index })
+    }
+
     /// A snapshot for `replica` did not get there, or was lost there in a crash before the protocol's own write was
     /// durable. Only a leader cares; it tries again.
     pub fn handle_snapshot_failed(&mut self, replica: ReplicaId) {

@@ -1,7 +1,8 @@
 //! A group as its users see it: how it is created, how it fares, and the machine it feeds.
 
 use bytes::Bytes;
-use raftyard_raft::{Configuration, Entries, EntryKind, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use raftyard_raft::{Base, Configuration, Entries, EntryKind, GroupId, LogIndex, NodeId, ReplicaId, Term};
+use std::io;
 use std::sync::Arc;
 
 /// A group to create. Every member's node must be given the same configuration.
@@ -71,10 +72,14 @@ pub struct GroupStatus {
 /// The application's part of a group. It runs on the group's core and must not block: a machine that blocks stops
 /// every group of its core.
 pub trait StateMachine {
-    /// The index up to which this machine already holds the log's effect, durably. A machine in memory says 0 and is
-    /// fed the whole log again after a restart.
-    fn applied_index(&self) -> LogIndex {
-        LogIndex(0)
+    /// What a machine with a disk of its own holds durably: up to which position of the log, and who the members were
+    /// there. It may be ahead of the log, and behind what was applied; what is missing is applied to it again, so a command
+    /// above this position may come twice over a restart. Of a new machine: the position zero.
+    ///
+    /// `None`: a machine in memory. It is fed the log again after a restart; once the log is compacted, first the
+    /// snapshot of it that the log keeps.
+    fn durable(&self) -> Option<Base> {
+        None
     }
 
     /// Applies committed commands, in order, each exactly once. Push one response a command; missing ones are empty.
@@ -91,6 +96,45 @@ pub trait StateMachine {
     fn apply_membership(&mut self, index: LogIndex, configuration: &Configuration, context: &Bytes) {
         let _ = (index, configuration, context);
     }
+
+    /// A consistent picture of what the machine holds now, to be read piece by piece while the machine goes on. `None`:
+    /// it has none to give; then its log is never compacted, and no peer that lacks compacted entries gets help from it.
+    fn snapshot(&mut self) -> Option<Box<dyn SnapshotSource>> {
+        None
+    }
+
+    /// A staging place for the snapshot of another machine of this group, which will take this one's place as a whole.
+    /// This machine goes on meanwhile. `None`: it takes none; then this replica can't be helped when it lacks entries
+    /// that the others have compacted.
+    fn restore(&mut self) -> Option<Box<dyn SnapshotSink>> {
+        None
+    }
+}
+
+/// A picture of a state machine. An error or a panic stops the group on this node.
+pub trait SnapshotSource {
+    /// The next piece, best of about `bytes_max` bytes; `None` when there is no more. Called until then.
+    ///
+    /// # Errors
+    /// The picture can't be read.
+    fn next(&mut self, bytes_max: usize) -> io::Result<Option<Bytes>>;
+}
+
+/// Where a snapshot is put together. Dropped before it is finished, it leaves no trace. An error or a panic stops the group
+/// on this node.
+pub trait SnapshotSink {
+    /// Takes the next piece. Pieces are cut anywhere, not where the source cut them.
+    ///
+    /// # Errors
+    /// It can't be taken.
+    fn write(&mut self, piece: &[u8]) -> io::Result<()>;
+
+    /// Every piece came: makes the machine that holds them. It takes the old one's place, which is dropped. A machine
+    /// with a disk of its own is durable, with `base`, when this returns: [`StateMachine::durable`] says so from then on.
+    ///
+    /// # Errors
+    /// No machine can be made of it.
+    fn finish(self: Box<Self>, base: &Base) -> io::Result<Box<dyn StateMachine>>;
 }
 
 /// Makes the state machine of a group: when it is created, and again at every start for each group found in the log.

@@ -92,6 +92,15 @@ pub enum Mail {
         /// Who waits.
         reply: Reply<Result<Changed, ForceError>>,
     },
+    /// Give up the entries up to `index`.
+    Compact {
+        /// Of which group.
+        group: GroupId,
+        /// The last one to go.
+        index: LogIndex,
+        /// Who waits: answered when it is durable.
+        reply: Reply<Result<(), CompactError>>,
+    },
     /// Tell how a group is.
     Status {
         /// Which.
@@ -324,6 +333,50 @@ pub enum ForceError {
     Unavailable(#[from] Unavailable),
 }
 
+/// Why a log was not compacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CompactError {
+    /// Only what was applied here can be given up.
+    #[error("index {index} is above the applied index {applied}")]
+    NotApplied {
+        /// The index asked for.
+        index: LogIndex,
+        /// The applied index.
+        applied: LogIndex,
+    },
+    /// The state machine has a disk of its own and doesn't hold that durably yet.
+    #[error("index {index} is above what the state machine holds durably, {durable}")]
+    NotDurable {
+        /// The index asked for.
+        index: LogIndex,
+        /// What the machine holds.
+        durable: LogIndex,
+    },
+    /// It was given up before.
+    #[error("index {index} is below the log's base {base}")]
+    Compacted {
+        /// The index asked for.
+        index: LogIndex,
+        /// The log's base.
+        base: LogIndex,
+    },
+    /// This replica joined the group and was sent its log from the beginning: who was a member then is in no entry.
+    #[error("the members at index {index} are not known here; compact the log at the first change of them or after it")]
+    MembersUnknown {
+        /// The index asked for.
+        index: LogIndex,
+    },
+    /// The state machine is in memory and gives no snapshot, at least not now.
+    #[error("the state machine gives no snapshot, which a log needs to begin later")]
+    NoSnapshot,
+    /// A snapshot came from the leader, which takes the place of the whole log.
+    #[error("a snapshot comes from the leader, in the place of the log")]
+    Overtaken,
+    /// The group can't be asked.
+    #[error(transparent)]
+    Unavailable(#[from] Unavailable),
+}
+
 /// Why a command will never be applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotProposed {
@@ -402,6 +455,9 @@ pub enum Limit {
     /// `reads_max`: reads that wait to be confirmed.
     #[error("the core's waiting reads (reads_max)")]
     Reads,
+    /// Requests to compact logs.
+    #[error("the core's requests to compact logs")]
+    Compactions,
     /// `uncommitted_bytes_max`: a group's entries that are not committed yet.
     #[error("the group's uncommitted entries (uncommitted_bytes_max)")]
     Uncommitted,
@@ -508,6 +564,8 @@ pub enum Answer {
     Campaign(Reply<Result<(), CampaignError>>, Result<(), CampaignError>),
     /// To [`Mail::ForceMembership`].
     Force(Reply<Result<Changed, ForceError>>, Result<Changed, ForceError>),
+    /// To [`Mail::Compact`].
+    Compact(Reply<Result<(), CompactError>>, Result<(), CompactError>),
     /// To [`Mail::Status`].
     Status(Reply<Result<GroupStatus, Unavailable>>, Result<Box<GroupStatus>, Unavailable>),
     /// To [`Mail::Shutdown`].
@@ -526,6 +584,7 @@ impl Answer {
             Answer::Change(reply, result) => drop(reply.send(result)),
             Answer::Campaign(reply, result) => drop(reply.send(result)),
             Answer::Force(reply, result) => drop(reply.send(result)),
+            Answer::Compact(reply, result) => drop(reply.send(result)),
             Answer::Status(reply, status) => drop(reply.send(status.map(|s| *s))),
             Answer::Shutdown(reply) => drop(reply.send(())),
         }

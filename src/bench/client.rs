@@ -298,6 +298,7 @@ fn not_proposed_name(why: NotProposed) -> &'static str {
         NotProposed::Overloaded(Limit::LogMemory) => "overloaded_log_memory",
         NotProposed::Overloaded(Limit::Uncommitted) => "overloaded_uncommitted",
         NotProposed::Overloaded(Limit::Reads) => "overloaded_reads",
+        NotProposed::Overloaded(Limit::Compactions) => "overloaded_compactions",
         NotProposed::NoSuchGroup => "no_such_group",
         NotProposed::TooLarge { .. } => "too_large",
         NotProposed::Transferring => "transferring",

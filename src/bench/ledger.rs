@@ -1,7 +1,8 @@
 //! What every replica applied, kept outside the nodes, and the state machine that writes it down.
 
 use super::verify::{AppliedSequence, GroupReplicas};
-use raftyard::{Commands, GroupId, NodeId, Responses, StateMachine};
+use raftyard::{Base, Bytes, Commands, GroupId, NodeId, Responses, SnapshotSink, SnapshotSource, StateMachine};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The applied sequences of all replicas: one lock a replica, taken once a batch by its core and otherwise free, so
@@ -80,6 +81,44 @@ impl StateMachine for RecordingMachine {
             sequence.push(command.index, command.data);
         }
     }
+
+    fn snapshot(&mut self) -> Option<Box<dyn SnapshotSource>> {
+        Some(Box::new(Picture(self.ledger.sequence(self.place).encode().into())))
+    }
+
+    fn restore(&mut self) -> Option<Box<dyn SnapshotSink>> {
+        let (ledger, place) = (Arc::clone(&self.ledger), self.place);
+        Some(Box::new(Staging { machine: RecordingMachine { ledger, place }, bytes: Vec::new() }))
+    }
+}
+
+/// A replica's sequence as it was.
+struct Picture(Bytes);
+
+impl SnapshotSource for Picture {
+    fn next(&mut self, bytes_max: usize) -> io::Result<Option<Bytes>> {
+        let len = self.0.len().min(bytes_max);
+        Ok((len > 0).then(|| self.0.split_to(len)))
+    }
+}
+
+/// The sequence of another replica, as far as it came.
+struct Staging {
+    machine: RecordingMachine,
+    bytes: Vec<u8>,
+}
+
+impl SnapshotSink for Staging {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &Base) -> io::Result<Box<dyn StateMachine>> {
+        let sequence = AppliedSequence::decode(&self.bytes).ok_or(io::ErrorKind::InvalidData)?;
+        *self.machine.ledger.sequence(self.machine.place) = sequence;
+        Ok(Box::new(self.machine))
+    }
 }
 
 #[cfg(test)]
@@ -100,6 +139,23 @@ mod tests {
             |group: usize| groups[group].replicas.iter().map(|(n, s)| (n.0, s.operations.len())).collect::<Vec<_>>();
         assert_eq!(counts(0), [(1, 0), (2, 0), (3, 0)]);
         assert_eq!(counts(1), [(1, 0), (2, 1), (3, 0)]);
+    }
+
+    #[test]
+    fn a_snapshot_makes_the_same_sequence_elsewhere() {
+        let ledger = Ledger::new(2, 1);
+        let mut machine = ledger.machine(NodeId(1), GroupId(1));
+        ledger.sequence(machine.place).push(LogIndex(3), b"operation and more");
+        let mut source = machine.snapshot().expect("it has one");
+        let mut sink = ledger.machine(NodeId(2), GroupId(1)).restore().expect("it takes one");
+        while let Some(piece) = source.next(5).expect("in memory") {
+            sink.write(&piece).expect("in memory");
+        }
+        let base = Base::initial(Arc::new(raftyard::Configuration::joining()));
+        sink.finish(&base).expect("whole");
+        let taken = ledger.take();
+        assert_eq!((&taken[0].operations, taken[0].digest), (&taken[1].operations, taken[1].digest));
+        assert_eq!(taken[1].operations.len(), 1);
     }
 
     #[test]

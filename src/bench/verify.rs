@@ -58,6 +58,25 @@ impl AppliedSequence {
         self.digest = fold(self.digest, &index.0.to_le_bytes());
         self.digest = fold(self.digest, command);
     }
+
+    /// The snapshot of a machine that holds this.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let pairs = self.operations.iter().flat_map(|operation| [operation.index.0, operation.id.0]);
+        [self.digest].into_iter().chain(pairs).flat_map(u64::to_le_bytes).collect()
+    }
+
+    /// What [`encode`](Self::encode) wrote, all of it.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<AppliedSequence> {
+        let (digest, pairs) = bytes.split_first_chunk::<8>()?;
+        let (pairs, rest) = pairs.as_chunks::<16>();
+        let number = |bytes: &[u8]| bytes.first_chunk::<8>().map_or(0, |bytes| u64::from_le_bytes(*bytes));
+        let operation = |pair: &[u8; 16]| AppliedOperation {
+            index: LogIndex(number(&pair[..8])),
+            id: OperationId(number(&pair[8..])),
+        };
+        let operations = pairs.iter().map(operation).collect();
+        rest.is_empty().then_some(AppliedSequence { operations, digest: u64::from_le_bytes(*digest) })
+    }
 }
 
 /// The replicas of one group, each with its node.

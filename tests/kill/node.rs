@@ -12,12 +12,12 @@
 use crate::random::Random;
 use crate::verify::{AppliedSequence, OperationId};
 use raftyard::{
-    Commands, Configuration, CreateGroupError, GroupConfig, GroupId, LogIndex, Member, Node, NodeConfig, NodeId,
-    NotProposed, ProposeError, ReplicaId, Responses, StateMachine, Unavailable,
+    Base, Bytes, Commands, Configuration, CreateGroupError, GroupConfig, GroupId, LogIndex, Member, Node, NodeConfig,
+    NodeId, NotProposed, ProposeError, ReplicaId, Responses, SnapshotSink, SnapshotSource, StateMachine, Unavailable,
 };
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -69,6 +69,9 @@ impl Settings {
             election_timeout_min: Duration::from_millis(200),
             election_timeout_max: Duration::from_millis(400),
             proposal_timeout: Duration::from_secs(2),
+            // Small, so that logs are compacted and nodes that come back need snapshots.
+            retain_bytes: 64 << 10,
+            retain_entries: 200,
             ..NodeConfig::default()
         }
         // Small, so that a campaign goes through many.
@@ -101,6 +104,38 @@ impl StateMachine for KeepingMachine {
         for command in commands {
             sequence.push(command.index, command.data);
         }
+    }
+
+    fn snapshot(&mut self) -> Option<Box<dyn SnapshotSource>> {
+        Some(Box::new(Picture(self.0.lock().expect("nobody panicked with it").encode().into())))
+    }
+
+    fn restore(&mut self) -> Option<Box<dyn SnapshotSink>> {
+        Some(Box::new(Staging(Arc::clone(&self.0), Vec::new())))
+    }
+}
+
+struct Picture(Bytes);
+
+impl SnapshotSource for Picture {
+    fn next(&mut self, bytes_max: usize) -> io::Result<Option<Bytes>> {
+        let len = self.0.len().min(bytes_max);
+        Ok((len > 0).then(|| self.0.split_to(len)))
+    }
+}
+
+struct Staging(Arc<Mutex<AppliedSequence>>, Vec<u8>);
+
+impl SnapshotSink for Staging {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.1.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &Base) -> io::Result<Box<dyn StateMachine>> {
+        let sequence = AppliedSequence::decode(&self.1).ok_or(io::ErrorKind::InvalidData)?;
+        *self.0.lock().expect("nobody panicked with it") = sequence;
+        Ok(Box::new(KeepingMachine(self.0)))
     }
 }
 

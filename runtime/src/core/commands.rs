@@ -3,8 +3,9 @@
 use super::deadlines::Slot;
 use super::durable::{Creation, Waiting};
 use super::port::Output;
+use super::reviving::{ReviveError, Revived, revive};
 use super::{Core, CreationReply, Phase};
-use crate::group::{GroupConfig, Joining, StateMachine};
+use crate::group::{GroupConfig, Joining};
 use crate::mail::{
     Answer, Applied, CreateGroupError, Limit, Mail, NotProposed, ProposeError, RemoveError, Reply, Unavailable, Unknown,
 };
@@ -32,6 +33,7 @@ impl Core {
                 self.handle_change(now, group, &changes, context, reply);
             }
             Mail::Campaign { group, reply } => self.handle_campaign(now, group, reply),
+            Mail::Compact { group, index, reply } => self.handle_compact(group, index, reply),
             Mail::ForceMembership { group, learners, reply } => self.handle_force(now, group, learners, reply),
             Mail::Status { group, reply } => {
                 let slot = self.by_group.get(&group).ok_or(Unavailable::NoSuchGroup);
@@ -116,7 +118,7 @@ impl Core {
         preferred: bool,
         reply: CreationReply,
     ) {
-        let machine = self.check_creation(group, replica).and(checked).and_then(|()| self.open_machine(group));
+        let machine = self.check_creation(group, replica).and(checked).and_then(|()| self.open_machine(group, replica));
         match machine {
             Ok(machine) => {
                 self.creating.insert(group);
@@ -129,20 +131,22 @@ impl Core {
 
     /// Opens the machine of a new group, which must be new itself. Nothing is recorded of a group whose machine can't
     /// be opened: a node that has the record could not start again.
-    fn open_machine(&self, group: GroupId) -> Result<Box<dyn StateMachine>, CreateGroupError> {
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            let machine = self.machines.open(group);
-            let applied = machine.applied_index();
-            (machine, applied)
-        }));
-        match opened {
-            Ok((machine, LogIndex(0))) => Ok(machine),
-            Ok((_, applied)) => {
-                let (base, last) = (LogIndex(0), LogIndex(0));
+    fn open_machine(&self, group: GroupId, replica: ReplicaId) -> Result<Revived, CreateGroupError> {
+        let opened = catch_unwind(AssertUnwindSafe(|| self.machines.open(group)));
+        let machine = opened.map_err(|_| CreateGroupError::MachinePanicked { group })?;
+        let created = RecoveredGroup::created(group, replica, Arc::new(Configuration::joining()));
+        match revive(machine, &created, None) {
+            Ok(Revived { machine, holds: None }) => Ok(Revived { machine, holds: None }),
+            Ok(Revived { holds: Some(holds), .. }) if holds.position.index > LogIndex(0) => {
+                let (applied, base, last) = (holds.position.index, LogIndex(0), LogIndex(0));
                 let error = RestoreError::AppliedOutsideLog { applied, base, last };
                 Err(CreateGroupError::Machine { group, error })
             }
-            Err(_) => Err(CreateGroupError::MachinePanicked { group }),
+            // It holds nothing yet.
+            Ok(Revived { machine, .. }) => Ok(Revived { machine, holds: None }),
+            Err(ReviveError::TakesNone | ReviveError::Unreadable | ReviveError::Machine(_)) => {
+                Err(CreateGroupError::MachinePanicked { group })
+            }
         }
     }
 
@@ -155,6 +159,7 @@ impl Core {
                 let held = &mut self.groups[slot as usize];
                 held.failed = Some("removed from this node".into());
                 held.give_up(Unknown::GroupRemoved, &mut self.outputs);
+                self.drop_snapshots(slot);
                 self.removals.push_back((slot, reply));
             }
             Err(error) => self.answer(Answer::RemoveGroup(reply, Err(error))),

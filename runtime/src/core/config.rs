@@ -38,6 +38,15 @@ pub struct CoreConfig {
     pub frame_bytes_max: usize,
     /// Bytes that may wait to be sent on one connection; what comes on top is dropped, and repaired by the protocol.
     pub send_buffer_bytes_max: usize,
+    /// Bytes of a group's applied entries that its log keeps for peers that lag, about.
+    pub retain_bytes: u64,
+    /// How many of them it keeps at most. A log is compacted when it holds twice as much as one of the two, and more beyond
+    /// that than the snapshot that has to be written for it.
+    pub retain_entries: u64,
+    /// Snapshots on their way to peers at once, from peers, and into the log: so many of each. The others wait.
+    pub snapshots_max: usize,
+    /// A snapshot that doesn't move for so long is given up, and sent anew.
+    pub snapshot_timeout: Duration,
     /// Groups that may wait to be created.
     pub creations_max: usize,
 }
@@ -60,6 +69,10 @@ impl Default for CoreConfig {
             log_bytes_max: 1 << 30,
             frame_bytes_max: 16 << 20,
             send_buffer_bytes_max: 64 << 20,
+            retain_bytes: 16 << 20,
+            retain_entries: 100_000,
+            snapshots_max: 2,
+            snapshot_timeout: Duration::from_secs(10),
             creations_max: 1 << 20,
         }
     }

@@ -113,6 +113,13 @@ impl Control {
         }
     }
 
+    /// A snapshot took the place of entries, perhaps of those that somebody waits for.
+    pub(super) fn lose_sight(&mut self, answers: &mut impl Extend<Answer>) {
+        if let Some(lost) = self.change.take() {
+            answers.extend([lost.reply.unknown(Unknown::LeaderChanged)]);
+        }
+    }
+
     /// Looks whether a transfer has ended.
     pub(super) fn look(&mut self, raft: &Raft, answers: &mut impl Extend<Answer>) {
         let Some(transfer) = &self.transfer else { return };

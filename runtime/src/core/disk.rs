@@ -2,6 +2,7 @@
 
 use super::deadlines::Slot;
 use super::durable::Waiting;
+use super::reviving::revive;
 use super::{Core, Phase};
 use crate::mail::Unknown;
 use raftyard_raft::{Fetch, Instant, LogIndex, ReplicaId};
@@ -36,7 +37,10 @@ impl Core {
     /// Hands out what the log has read.
     pub(super) fn take_fetched(&mut self) {
         while let Some(Fetched { id, group, result }) = self.wal.poll_fetched() {
-            let Some(Fetching { slot, replica, fetch }) = self.fetching.remove(&id) else { continue };
+            let Some(Fetching { slot, replica, fetch }) = self.fetching.remove(&id) else {
+                self.take_piece(id, result);
+                continue;
+            };
             let held = &mut self.groups[slot as usize];
             if held.failed.is_some() || held.raft.group() != group || held.raft.replica() != replica {
                 continue;
@@ -74,6 +78,7 @@ impl Core {
         tracing::error!(%group, %first, "the disk lost part of the log; the replica is refilled by its peers");
         held.failed = Some("the disk lost part of its log; it is opened again with what is left".into());
         held.give_up(Unknown::GroupFailed, &mut self.outputs);
+        self.drop_snapshots(slot);
         self.losses.push((slot, group, replica, first));
     }
 
@@ -89,11 +94,29 @@ impl Core {
 
     /// That a replica lost something is on disk: it goes on with what it has.
     pub(super) fn reopen(&mut self, slot: Slot, now: Instant, recovered: RecoveredGroup) {
+        match recovered.snapshot {
+            Some(_) => self.begin_reviving(slot, recovered),
+            None => self.open_again(slot, now, recovered, None),
+        }
+    }
+
+    /// Opens a replica again, with the snapshot that the log keeps of its machine.
+    pub(super) fn open_again(
+        &mut self,
+        slot: Slot,
+        now: Instant,
+        recovered: RecoveredGroup,
+        snapshot: Option<Vec<u8>>,
+    ) {
         let group = recovered.group;
         let promised = if self.config.raft.leases { self.config.raft.promise_after_restart() } else { Duration::ZERO };
         let machines = Arc::clone(&self.machines);
         let reopened = match catch_unwind(AssertUnwindSafe(|| machines.open(group))) {
-            Ok(machine) => self.restored(recovered, machine, promised, now).map_err(|error| error.to_string()),
+            Ok(machine) => {
+                revive(machine, &recovered, snapshot.as_deref()).map_err(|error| error.to_string()).and_then(
+                    |revived| self.restored(recovered, revived, promised, now).map_err(|error| error.to_string()),
+                )
+            }
             Err(_) => Err("its state machine can't be opened again: the factory panicked".to_owned()),
         };
         match reopened {

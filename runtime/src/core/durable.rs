@@ -1,9 +1,10 @@
 //! What waits for a batch of the log to become durable: a replica's receipts, its answers, a group's creation, a peer's
 //! identity. This is where "nothing is acknowledged before it is durable" is kept.
 
+use super::compaction::CompactReply;
 use super::deadlines::Slot;
 use super::port::LinkId;
-use crate::group::StateMachine;
+use super::reviving::Revived;
 use crate::mail::{CreateGroupError, RemoveError, Reply};
 use raftyard_raft::{Body, Configuration, GroupId, Message, NodeId, Receipt, ReplicaId, Term};
 use raftyard_storage::wal::{BatchSeq, RecoveredGroup};
@@ -36,7 +37,7 @@ pub(super) struct Creation {
     /// It campaigns at once.
     pub(super) preferred: bool,
     /// Opened before anything was recorded: what is recorded can always be opened.
-    pub(super) machine: Box<dyn StateMachine>,
+    pub(super) machine: Revived,
     pub(super) reply: Reply<Result<(), CreateGroupError>>,
 }
 
@@ -59,6 +60,8 @@ pub(super) enum Waiting {
     Reopening(Slot, Box<RecoveredGroup>),
     /// A group is gone for good.
     Removal(Slot, Reply<Result<(), RemoveError>>),
+    /// A log begins later.
+    Compacted(CompactReply),
     /// A peer's identity is known for good; its handshake goes on.
     Peer(LinkId),
 }

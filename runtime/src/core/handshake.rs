@@ -5,7 +5,10 @@ use super::deadlines::Slot;
 use super::durable::Waiting;
 use super::links::{Accepted, Dialled};
 use super::port::{LinkId, Notice, Output};
-use crate::wire::{BatchReader, Frame, FrameError, FrameKind, Hello, Refusal, Welcome, finish_frame, start_frame};
+use crate::wire::{
+    BatchReader, Frame, FrameError, FrameKind, Hello, Purpose, Refusal, SnapshotAnswer, SnapshotBegin, SnapshotChunk,
+    SnapshotEnd, TransferId, Welcome, finish_frame, start_frame,
+};
 use raftyard_raft::planted::{Bug, planted};
 use raftyard_raft::{Body, Instant, Message, NodeId, Role, Sender};
 use raftyard_storage::wal::StoreId;
@@ -61,6 +64,7 @@ impl Core {
         } else {
             tracing::warn!(%link, %error, "connection closed");
         }
+        self.handle_transfers_down(now, link);
         if let Some(node) = self.links.close(now, link, refused, &mut self.outputs) {
             self.handle_unreachable(node);
         }
@@ -78,9 +82,11 @@ impl Core {
                 (Some(Accepted::Silent { .. }), FrameKind::Hello) => {
                     self.handle_hello(now, link, &Hello::read(frame.body)?)
                 }
-                (Some(Accepted::Up { from }), FrameKind::Messages) => {
-                    Ok(reader.read(frame, |message| self.handle_message(now, from, message))?)
-                }
+                (Some(Accepted::Up { from }), kind) => match self.links.purpose(link) {
+                    Some(Purpose::Messages) => self.handle_messages(now, from, frame, reader),
+                    Some(Purpose::Snapshots) => self.handle_snapshot(now, link, from, frame),
+                    None => Err(LinkError::OutOfPlace(kind)),
+                },
                 (_, kind) => Err(LinkError::OutOfPlace(kind)),
             }
         } else {
@@ -96,6 +102,44 @@ impl Core {
         }
     }
 
+    fn handle_messages(
+        &mut self,
+        now: Instant,
+        from: Sender,
+        frame: &Frame<'_>,
+        reader: &mut BatchReader,
+    ) -> Result<(), LinkError> {
+        match frame.kind {
+            FrameKind::Messages => Ok(reader.read(frame, |message| self.handle_message(now, from, message))?),
+            FrameKind::SnapshotAnswer => {
+                self.handle_snapshot_answer(now, from.node, &SnapshotAnswer::read(frame.body)?);
+                Ok(())
+            }
+            kind => Err(LinkError::OutOfPlace(kind)),
+        }
+    }
+
+    fn handle_snapshot(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        from: Sender,
+        frame: &Frame<'_>,
+    ) -> Result<(), LinkError> {
+        match frame.kind {
+            FrameKind::SnapshotBegin => {
+                self.handle_snapshot_begin(now, link, from, SnapshotBegin::read(frame.body)?);
+            }
+            FrameKind::SnapshotChunk => {
+                self.handle_snapshot_chunk(now, link, SnapshotChunk::read(frame.body)?, frame.payload);
+            }
+            FrameKind::SnapshotEnd => self.handle_snapshot_end(now, link, &SnapshotEnd::read(frame.body)?),
+            FrameKind::SnapshotAbort => self.handle_snapshot_abort(link, TransferId::read(frame.body)?),
+            kind => return Err(LinkError::OutOfPlace(kind)),
+        }
+        Ok(())
+    }
+
     fn handle_hello(&mut self, now: Instant, link: LinkId, hello: &Hello) -> Result<(), LinkError> {
         if let Err(refusal) = self.check_hello(hello) {
             self.reply(link, FrameKind::Refusal, |body| refusal.write(body));
@@ -105,6 +149,7 @@ impl Core {
         let promise = Duration::from_nanos(hello.promise_nanos);
         let keeps_promises = promise >= self.settings.election_timeout_min;
         let from = Sender { node: hello.node, keeps_promises };
+        self.links.set_purpose(link, hello.purpose);
         match self.identify(hello.node, hello.store, link) {
             Identity::Known => {
                 self.welcome(now, link, from);
@@ -198,6 +243,9 @@ impl Core {
     /// Messages to that node flow: leaders send at once what its replicas lack.
     fn dialled_up(&mut self, now: Instant, link: LinkId, node: NodeId) {
         self.links.dialled_up(now, link);
+        if self.links.purpose(link) == Some(Purpose::Snapshots) {
+            return;
+        }
         for slot in 0..self.groups.len() {
             let group = &mut self.groups[slot];
             for replica in group.replicas_on(node) {

@@ -4,7 +4,7 @@
 use super::config::CoreConfig;
 use super::placement::core_of;
 use super::port::{CoreId, LinkId, Output};
-use crate::wire::{BatchWriter, Decoder, FrameKind, Hello, finish_frame, format_descriptor, start_frame};
+use crate::wire::{BatchWriter, Decoder, FrameKind, Hello, Purpose, finish_frame, format_descriptor, start_frame};
 use raftyard_raft::{GroupId, Instant, Message, NodeId, Sender};
 use raftyard_storage::wal::{BatchSeq, StoreId};
 use rustc_hash::FxHashMap;
@@ -46,6 +46,7 @@ pub(super) enum Dialled {
 struct OutLink {
     node: NodeId,
     core: CoreId,
+    purpose: Purpose,
     link: LinkId,
     state: Dialled,
     backoff: Duration,
@@ -71,6 +72,7 @@ pub(super) enum Accepted {
 #[derive(Debug)]
 struct InLink {
     state: Accepted,
+    purpose: Purpose,
     decoder: Decoder,
 }
 
@@ -79,7 +81,7 @@ struct InLink {
 pub(super) struct Links {
     pub(super) peers: BTreeMap<NodeId, Peer>,
     out: Vec<OutLink>,
-    out_by_place: FxHashMap<(NodeId, CoreId), usize>,
+    out_by_place: FxHashMap<(NodeId, CoreId, Purpose), usize>,
     out_by_link: FxHashMap<LinkId, usize>,
     accepted: BTreeMap<LinkId, InLink>,
     dialled: u64,
@@ -109,6 +111,7 @@ impl Links {
             entry_bytes_max: u32::try_from(config.entry_bytes_max).expect("entry_bytes_max is below 4 GiB"),
             frame_bytes_max: u32::try_from(config.frame_bytes_max).expect("frame_bytes_max is below 4 GiB"),
             promise_nanos: config.promise_nanos(),
+            purpose: Purpose::Messages,
         };
         Links {
             peers,
@@ -127,7 +130,7 @@ impl Links {
     pub(super) fn dial_all(&mut self, now: Instant, outputs: &mut VecDeque<Output>) {
         let nodes: Vec<NodeId> = self.peers.keys().copied().collect();
         for node in nodes {
-            let place = self.out_link(node, CoreId(0));
+            let place = self.out_link(node, CoreId(0), Purpose::Messages);
             self.dial(place, now, outputs);
         }
     }
@@ -145,7 +148,7 @@ impl Links {
     /// Puts a message into the send buffer of the core that hosts its group. False: dropped, because that core can't be
     /// reached now or its buffer is full.
     pub(super) fn send(&mut self, node: NodeId, message: &Message<'_>) -> bool {
-        let Some(place) = self.route(node, message.group) else { return false };
+        let Some(place) = self.route(node, message.group, Purpose::Messages) else { return false };
         let out = &mut self.out[place];
         if !matches!(out.state, Dialled::Up { .. }) {
             return false;
@@ -162,13 +165,40 @@ impl Links {
         true
     }
 
-    fn route(&mut self, node: NodeId, group: GroupId) -> Option<usize> {
+    /// The connection for snapshots to the core that hosts a group, if it stands; dialled if there never was one.
+    pub(super) fn snapshot_link(&mut self, node: NodeId, group: GroupId) -> Option<LinkId> {
+        let place = self.route(node, group, Purpose::Snapshots)?;
+        let out = &self.out[place];
+        matches!(out.state, Dialled::Up { .. }).then_some(out.link)
+    }
+
+    /// Puts a frame of a snapshot into the send buffer of its connection, which bounds itself by what is not answered yet.
+    pub(super) fn send_snapshot(&mut self, link: LinkId, kind: FrameKind, payload: &[u8], body: &[u8]) {
+        if let Some(&place) = self.out_by_link.get(&link) {
+            put_frame(&mut self.out[place], kind, payload, body);
+        }
+    }
+
+    /// Puts an answer to a snapshot among the messages to the core that hosts its group. False: dropped.
+    pub(super) fn send_answer(&mut self, node: NodeId, group: GroupId, body: &[u8]) -> bool {
+        let Some(place) = self.route(node, group, Purpose::Messages) else { return false };
+        let out = &mut self.out[place];
+        let room = out.buffer.len() + out.writer.open_bytes(&out.buffer) + body.len() < self.send_buffer_bytes_max;
+        if !matches!(out.state, Dialled::Up { .. }) || !room {
+            return false;
+        }
+        out.writer.finish(&mut out.buffer);
+        put_frame(out, FrameKind::SnapshotAnswer, &[], body);
+        true
+    }
+
+    fn route(&mut self, node: NodeId, group: GroupId, purpose: Purpose) -> Option<usize> {
         let cores = self.peers.get(&node)?.cores?;
         let core = core_of(group, cores);
-        match self.out_by_place.get(&(node, core)) {
+        match self.out_by_place.get(&(node, core, purpose)) {
             Some(&place) => Some(place),
             // Dialled at the next deadline.
-            None => Some(self.out_link(node, core)),
+            None => Some(self.out_link(node, core, purpose)),
         }
     }
 
@@ -192,19 +222,20 @@ impl Links {
                 return;
             }
             let state = Accepted::Silent { until: now.after(HANDSHAKE_TIMEOUT) };
-            self.accepted.insert(link, InLink { state, decoder: Decoder::default() });
+            let purpose = Purpose::Messages;
+            self.accepted.insert(link, InLink { state, purpose, decoder: Decoder::default() });
             return;
         }
         let Some(&place) = self.out_by_link.get(&link) else { return };
         let out = &mut self.out[place];
-        let hello = Hello { to_node: out.node, to_core: out.core, ..self.hello };
+        let hello = Hello { to_node: out.node, to_core: out.core, purpose: out.purpose, ..self.hello };
         let mut body = Vec::new();
         hello.write(&mut body);
         let start = start_frame(&mut out.buffer);
         finish_frame(&mut out.buffer, start, FrameKind::Hello, &body);
     }
 
-    /// The connection ended. Returns the node that can't be reached any more, if it was reached.
+    /// The connection ended. Returns the node that can't be reached any more, if messages reached it.
     pub(super) fn handle_down(&mut self, now: Instant, link: LinkId) -> Option<NodeId> {
         if link.is_accepted() {
             self.accepted.remove(&link);
@@ -252,6 +283,20 @@ impl Links {
     pub(super) fn dialled_peer(&self, link: LinkId) -> Option<(NodeId, CoreId, Dialled)> {
         let out = &self.out[*self.out_by_link.get(&link)?];
         Some((out.node, out.core, out.state))
+    }
+
+    /// What a connection is for, of either kind.
+    pub(super) fn purpose(&self, link: LinkId) -> Option<Purpose> {
+        match link.is_accepted() {
+            true => self.accepted.get(&link).map(|accepted| accepted.purpose),
+            false => self.out_by_link.get(&link).map(|&place| self.out[place].purpose),
+        }
+    }
+
+    pub(super) fn set_purpose(&mut self, link: LinkId, purpose: Purpose) {
+        if let Some(accepted) = self.accepted.get_mut(&link) {
+            accepted.purpose = purpose;
+        }
     }
 
     pub(super) fn accepted_state(&self, link: LinkId) -> Option<Accepted> {
@@ -328,11 +373,12 @@ impl Links {
         self.peers.clear();
     }
 
-    fn out_link(&mut self, node: NodeId, core: CoreId) -> usize {
+    fn out_link(&mut self, node: NodeId, core: CoreId, purpose: Purpose) -> usize {
         let place = self.out.len();
         self.out.push(OutLink {
             node,
             core,
+            purpose,
             link: LinkId::dialled(0),
             state: Dialled::Resting { until: Instant(0) },
             backoff: BACKOFF_MIN,
@@ -341,7 +387,7 @@ impl Links {
             buffer: Vec::new(),
             spare: None,
         });
-        self.out_by_place.insert((node, core), place);
+        self.out_by_place.insert((node, core, purpose), place);
         place
     }
 
@@ -376,6 +422,12 @@ impl Links {
         out.writer.abandon();
         out.buffer = Vec::new();
         out.spare = None;
-        was_up.then_some(out.node)
+        (was_up && out.purpose == Purpose::Messages).then_some(out.node)
     }
+}
+
+fn put_frame(out: &mut OutLink, kind: FrameKind, payload: &[u8], body: &[u8]) {
+    let start = start_frame(&mut out.buffer);
+    out.buffer.extend_from_slice(payload);
+    finish_frame(&mut out.buffer, start, kind, body);
 }

@@ -5,6 +5,7 @@
 //! [`poll_output`](Core::poll_output).
 
 mod commands;
+mod compaction;
 mod config;
 mod control;
 mod deadlines;
@@ -16,13 +17,18 @@ mod operate;
 mod placement;
 pub mod port;
 mod reads;
+mod receiving;
+mod reviving;
+mod saving;
+mod sending;
 mod slot;
 mod turn;
 
 pub use config::CoreConfig;
 pub use placement::core_of;
+pub use reviving::ReviveError;
 
-use crate::group::{Responses, StateMachine, StateMachineFactory};
+use crate::group::{Responses, StateMachineFactory};
 use crate::mail::{CreateGroupError, RemoveError, Reply};
 use crate::wire::{BatchReader, format_descriptor};
 use deadlines::{Deadlines, Slot};
@@ -33,8 +39,12 @@ use port::{Input, Output};
 use raftyard_raft::{
     Base, ConfigurationEntry, GroupId, Instant, LogIndex, Paged, Raft, ReplicaId, RestoreError, Restored, Settings,
 };
-use raftyard_storage::wal::{FetchId, Recovered, RecoveredGroup, Wal};
+use raftyard_storage::wal::{BatchSeq, FetchId, Recovered, RecoveredGroup, Wal, WalError};
+use receiving::Receiving;
+use reviving::{Revived, Reviving, revive};
 use rustc_hash::{FxHashMap, FxHashSet};
+use saving::{Saving, Wish};
+use sending::Sending;
 use slot::GroupSlot;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -61,6 +71,14 @@ pub struct Counters {
     pub messages_refused: u64,
     /// Appends not taken because the log's memory or its disk is full.
     pub appends_refused: u64,
+    /// Logs that begin later now.
+    pub logs_compacted: u64,
+    /// Snapshots that a peer's protocol has got, or had no need of any more.
+    pub snapshots_sent: u64,
+    /// Snapshots that took the place of a machine and its log.
+    pub snapshots_installed: u64,
+    /// Snapshots that did not get to a peer.
+    pub snapshots_failed: u64,
 }
 
 /// Why a core can't open.
@@ -74,7 +92,26 @@ pub enum OpenError {
         /// What is wrong.
         error: RestoreError,
     },
+    /// A state machine can't be restored.
+    #[error("group {group} can't be restored: {error}")]
+    Machine {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        error: ReviveError,
+    },
+    /// The snapshot that the log keeps of a state machine can't be read.
+    #[error("the log's snapshot of group {group} can't be read: {error}")]
+    Snapshot {
+        /// The group.
+        group: GroupId,
+        /// What is wrong.
+        error: WalError,
+    },
 }
+
+/// Reads the snapshot of a group that a log keeps ([`Wal::load_snapshot`]); only while a core opens.
+pub type LoadSnapshot<'a> = &'a mut dyn FnMut(&Wal, GroupId) -> Result<Vec<u8>, WalError>;
 
 type CreationReply = Reply<Result<(), CreateGroupError>>;
 
@@ -93,6 +130,17 @@ pub struct Core {
     free_slots: Vec<Slot>,
     /// What is being read from the log, and for whom.
     fetching: FxHashMap<FetchId, Fetching>,
+    reviving: FxHashMap<FetchId, Reviving>,
+    /// Groups whose logs are too long; each at most once.
+    compactions: VecDeque<Slot>,
+    /// The slot that was last looked at because the disk is full.
+    compact_hand: usize,
+    /// Requests to compact. Bounded by `WISHES_MAX`.
+    wishes: VecDeque<Wish>,
+    /// Snapshots on their way into the log. Bounded by `snapshots_max`.
+    savings: Vec<Saving>,
+    sending: Sending,
+    receiving: Receiving,
     /// Replicas of which the disk lost something, and the first entry lost, to be recorded.
     losses: Vec<(Slot, GroupId, ReplicaId, LogIndex)>,
     /// The slot that was last looked at to make room in memory.
@@ -129,7 +177,8 @@ pub struct Core {
 }
 
 impl Core {
-    /// Opens a core on what its log holds. `seed` is the only source of randomness.
+    /// Opens a core on what its log holds; `load` reads the snapshots of machines in memory, one at a time. `seed` is the
+    /// only source of randomness.
     ///
     /// # Errors
     /// A group can't be restored; the log must not be used further.
@@ -138,6 +187,7 @@ impl Core {
         wal: Wal,
         recovered: Recovered,
         machines: Arc<dyn StateMachineFactory>,
+        load: LoadSnapshot<'_>,
         now: Instant,
         seed: u64,
     ) -> Result<Core, OpenError> {
@@ -158,6 +208,13 @@ impl Core {
             groups: Vec::with_capacity(recovered.groups.len()),
             free_slots: Vec::new(),
             fetching: FxHashMap::default(),
+            reviving: FxHashMap::default(),
+            compactions: VecDeque::new(),
+            compact_hand: 0,
+            wishes: VecDeque::new(),
+            savings: Vec::new(),
+            sending: Sending::new(seed),
+            receiving: Receiving::default(),
             losses: Vec::new(),
             evict_hand: 0,
             forgetful: recovered.damage.iter().any(|damage| !damage.explained),
@@ -180,11 +237,29 @@ impl Core {
             reader: BatchReader::default(),
             responses: Responses::default(),
         };
-        for group in recovered.groups {
+        for mut group in recovered.groups {
             let id = group.group;
+            // Pieces of a snapshot that was not whole count no more.
+            core.wal.abandon_snapshot(id);
             let machine = core.machines.open(id);
-            core.restore(group, machine, recovered.promise, now)
-                .map_err(|error| OpenError::Restore { group: id, error })?;
+            let mut lost = BatchSeq(0);
+            let snapshot = match group.snapshot.map(|_| load(&core.wal, id)) {
+                None => None,
+                Some(Ok(bytes)) => Some(bytes),
+                // The disk lost it: of the replica nothing is left but what it may have acknowledged, and its peers fill it.
+                Some(Err(WalError::Unreadable { .. })) if core.wal.has_room() => {
+                    tracing::error!(group = %id, "the disk lost the snapshot of the state machine; peers refill the replica");
+                    (lost, group) = core.wal.record_loss(id, group.replica, LogIndex(0));
+                    None
+                }
+                Some(Err(error)) => return Err(OpenError::Snapshot { group: id, error }),
+            };
+            let revived = revive(machine, &group, snapshot.as_deref());
+            let revived = revived.map_err(|error| OpenError::Machine { group: id, error })?;
+            let slot = core.restore(group, revived, recovered.promise, now);
+            let slot = slot.map_err(|error| OpenError::Restore { group: id, error })?;
+            // Its answers wait until it is durable that it lost something.
+            core.groups[slot as usize].last_batch = lost;
         }
         core.links.dial_all(now, &mut core.outputs);
         Ok(core)
@@ -203,6 +278,7 @@ impl Core {
             Input::Bytes { link, bytes } => self.handle_bytes(now, link, bytes),
             Input::Sent { link, buffer } => self.links.handle_sent(link, buffer),
             Input::LinkDown(link) => {
+                self.handle_transfers_down(now, link);
                 if let Some(node) = self.links.handle_down(now, link) {
                     self.handle_unreachable(node);
                 }
@@ -229,13 +305,16 @@ impl Core {
             Phase::Running | Phase::Stopping => {}
         }
         let beat = Some(self.next_beat).into_iter().chain(self.seal_at).chain(self.next_retry());
+        let beat =
+            beat.chain(self.sending.next_deadline(&self.config)).chain(self.receiving.next_deadline(&self.config));
         beat.chain(self.deadlines.next()).chain(self.links.next_deadline()).min()
     }
 
     /// Whether groups wait for room in a batch or for their next turn: end another turn soon.
     #[must_use]
     pub fn has_work(&self) -> bool {
-        matches!(self.phase, Phase::Running | Phase::Stopping) && !self.dirty.is_empty() && self.wal.has_room()
+        let wait = !self.dirty.is_empty() || !self.savings.is_empty() || self.receiving.wants_room();
+        matches!(self.phase, Phase::Running | Phase::Stopping) && wait && self.wal.has_room()
     }
 
     /// Whether its log lost something of which nobody knows whose it was. A group that is founded anew might have had a
@@ -277,6 +356,7 @@ impl Core {
             self.wal.seal();
         }
         self.retry_disk(now);
+        self.handle_transfer_deadline(now);
         self.links.handle_deadline(now, &mut self.outputs);
         if self.next_beat <= now {
             self.next_beat = now.after(self.config.heartbeat_interval);
@@ -313,11 +393,11 @@ impl Core {
     fn restore(
         &mut self,
         group: RecoveredGroup,
-        machine: Box<dyn StateMachine>,
+        revived: Revived,
         promised_for: Duration,
         now: Instant,
     ) -> Result<Slot, RestoreError> {
-        let held = self.restored(group, machine, promised_for, now)?;
+        let held = self.restored(group, revived, promised_for, now)?;
         let slot = self
             .free_slots
             .pop()
@@ -331,10 +411,11 @@ impl Core {
     fn restored(
         &self,
         group: RecoveredGroup,
-        machine: Box<dyn StateMachine>,
+        revived: Revived,
         promised_for: Duration,
         now: Instant,
     ) -> Result<GroupSlot, RestoreError> {
+        let Revived { machine, holds } = revived;
         let configurations = group.configurations.into_iter().map(|(index, data)| {
             let held = ConfigurationEntry::decode(&data).map_err(|_| RestoreError::NoConfiguration(index))?;
             Ok((index, held.configuration))
@@ -352,8 +433,8 @@ impl Core {
                 configurations: configurations.collect::<Result<_, RestoreError>>()?,
             },
             entries: Vec::new(),
-            applied: machine.applied_index(),
-            machine: None,
+            applied: LogIndex(0),
+            machine: holds,
             limit: group.limit,
             promised_for,
         };
@@ -361,7 +442,13 @@ impl Core {
         let seed = self.seed ^ group.group.0.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ group.replica.0.rotate_left(32);
         let settings = Arc::clone(&self.settings);
         let raft = Raft::new(group.group, group.replica, restored, settings, now, seed)?;
-        Ok(GroupSlot::new(raft, machine))
+        let mut held = GroupSlot::new(raft, machine);
+        held.kept.base = held.raft.base().position.index;
+        held.kept.entry_bytes = self.wal.entry_bytes(group.group);
+        held.kept.snapshot = group.snapshot;
+        // A machine that is ahead of its log: the log goes on from there.
+        held.kept.reset_due = held.raft.base().position != group.base;
+        Ok(held)
     }
 
     /// Puts a group into a slot, in the place of whoever was there.

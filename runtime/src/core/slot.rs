@@ -1,15 +1,17 @@
 //! One group on its core: the replica, the machine it feeds, and who waits for it.
 
+use super::compaction::Kept;
 use super::control::Control;
 use super::reads::Reads;
-use crate::group::{Commands, GroupStatus, Responses, RoleName, StateMachine};
+use crate::group::{Commands, GroupStatus, Responses, RoleName, SnapshotSink, SnapshotSource, StateMachine};
 use crate::mail::{Answer, Applied, NotProposed, ProposeError, Reply, Unknown};
 use bytes::Bytes;
 use raftyard_raft::{
-    ConfigurationEntry, Entries, Entry, EntryKind, Instant, LogPosition, NodeId, Raft, ReplicaId, Role,
+    Base, ConfigurationEntry, Entries, Entry, EntryKind, Instant, LogPosition, NodeId, Raft, ReplicaId, Role,
 };
 use raftyard_storage::wal::BatchSeq;
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -37,13 +39,15 @@ pub(super) struct GroupSlot {
     pub(super) log_bytes_counted: usize,
     /// How many reads waited when the core last counted them.
     pub(super) reads_counted: usize,
+    /// What the log keeps of it.
+    pub(super) kept: Kept,
     /// Why it stopped on this node.
     pub(super) failed: Option<String>,
 }
 
-/// The state machine panicked.
+/// The state machine panicked, or said that it can't go on.
 #[derive(Debug)]
-pub(super) struct MachinePanicked {
+pub(super) struct MachineFailed {
     pub(super) reason: String,
 }
 
@@ -59,6 +63,7 @@ impl GroupSlot {
             last_batch: BatchSeq(0),
             log_bytes_counted: 0,
             reads_counted: 0,
+            kept: Kept::default(),
             failed: None,
         }
     }
@@ -120,12 +125,12 @@ impl GroupSlot {
         bytes_max: usize,
         responses: &mut Responses,
         answers: &mut impl Extend<Answer>,
-    ) -> Result<(), MachinePanicked> {
+    ) -> Result<(), MachineFailed> {
         if let Some(entries) = self.raft.poll_committed(bytes_max) {
             let machine = &mut *self.machine;
             if let Err(panic) = catch_unwind(AssertUnwindSafe(|| feed(machine, entries, responses))) {
                 drop(responses.drain());
-                return Err(MachinePanicked { reason: panic_text(panic.as_ref()) });
+                return Err(MachineFailed { reason: panic_text(panic.as_ref()) });
             }
             answer_applied(&mut self.pending, entries, responses, answers);
             if let Some(control) = &mut self.control {
@@ -143,7 +148,41 @@ impl GroupSlot {
             return Ok(());
         }
         let served = self.reads.serve(&self.raft, &mut *self.machine, answers);
-        served.map_err(|panic| MachinePanicked { reason: panic_text(panic.as_ref()) })
+        served.map_err(|panic| MachineFailed { reason: panic_text(panic.as_ref()) })
+    }
+
+    /// What the machine holds durably; `None` if it is in memory.
+    pub(super) fn durable(&self) -> Result<Option<Base>, MachineFailed> {
+        contain(|| Ok(self.machine.durable()))
+    }
+
+    /// A picture of what the machine holds now: all that is applied.
+    pub(super) fn snapshot(&mut self) -> Result<Option<Box<dyn SnapshotSource>>, MachineFailed> {
+        contain(|| Ok(self.machine.snapshot()))
+    }
+
+    /// Where a snapshot for this group is put together.
+    pub(super) fn restore(&mut self) -> Result<Option<Box<dyn SnapshotSink>>, MachineFailed> {
+        contain(|| Ok(self.machine.restore()))
+    }
+
+    /// Puts the machine that holds a whole snapshot in the place of the old one. What was proposed here and is behind its
+    /// position was committed or replaced, and nobody will know which.
+    pub(super) fn install(
+        &mut self,
+        sink: Box<dyn SnapshotSink>,
+        base: &Base,
+        answers: &mut impl Extend<Answer>,
+    ) -> Result<(), MachineFailed> {
+        self.machine = contain(|| sink.finish(base))?;
+        while let Some(lost) = self.pending.pop_front_if(|front| front.position.index <= base.position.index) {
+            let result = Err(ProposeError::Unknown(Unknown::LeaderChanged));
+            answers.extend([Answer::Propose(lost.reply, result)]);
+        }
+        if let Some(control) = &mut self.control {
+            control.lose_sight(answers);
+        }
+        Ok(())
     }
 
     /// The replicas of this group that `node` holds; during a replacement there can be two.
@@ -226,6 +265,15 @@ fn answer_applied(
             Err(ProposeError::NotProposed(NotProposed::Superseded))
         };
         answers.extend([Answer::Propose(waited.reply, result)]);
+    }
+}
+
+/// Calls a machine: an error of it or a panic says why it can't go on.
+pub(super) fn contain<T>(call: impl FnOnce() -> io::Result<T>) -> Result<T, MachineFailed> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(MachineFailed { reason: error.to_string() }),
+        Err(panic) => Err(MachineFailed { reason: panic_text(panic.as_ref()) }),
     }
 }
 

@@ -8,7 +8,7 @@ use super::slot::GroupSlot;
 use super::{Core, Phase};
 use crate::mail::{Answer, CreateGroupError, RemoveError, Unavailable, Unknown};
 use raftyard_raft::planted::{Bug, planted};
-use raftyard_raft::{Durability, Instant, Message, NodeId, Outgoing, Persist};
+use raftyard_raft::{Body, Durability, Entry, Instant, Message, NodeId, Outgoing, Persist, ReplicaId, Term};
 use raftyard_storage::wal::StateChange;
 use std::time::Duration;
 
@@ -24,7 +24,10 @@ impl Core {
             self.record_losses();
             self.record_removals();
             self.record_creations();
+            self.receive_snapshots();
             self.poll_groups();
+            self.compact_logs();
+            self.send_snapshots();
             self.evict();
         }
         self.wal.submit();
@@ -64,6 +67,7 @@ impl Core {
                     self.answer(Answer::RemoveGroup(reply, Ok(())));
                 }
                 Waiting::Peer(link) => self.peer_recorded(now, link),
+                Waiting::Compacted(reply) => self.answer(Answer::Compact(reply, Ok(()))),
             }
         }
     }
@@ -102,6 +106,7 @@ impl Core {
         self.apply(slot);
         if self.groups[slot as usize].failed.is_none() {
             self.poll_fetches(slot);
+            self.look_at_log(slot);
         }
         self.count_log_bytes(slot);
         self.count_reads(slot);
@@ -140,9 +145,15 @@ impl Core {
             if base.is_some() || limit.is_some() {
                 let reset = base.is_some();
                 let base = base.map(|b| (b.position, (*b.configuration).clone(), b.configuration_index));
-                let change = StateChange { base, reset, hard_state, limit, snapshot: None };
+                // A machine in memory that took the place of the log counts from the record that says so. Of one that is
+                // ahead of its log without that, the log has the snapshot already.
+                let snapshot = group.kept.snapshot.filter(|_| reset);
+                let change = StateChange { base, reset, hard_state, limit, snapshot };
                 self.wal.record_state(id, replica, change);
+                group.kept.reset_due &= !reset;
             }
+            let costs = entries.0.iter().chain(entries.1).map(Entry::cost);
+            group.kept.entry_bytes += costs.sum::<usize>() as u64;
             let seq = self.wal.record_group(id, replica, hard_state, entries);
             self.durable.push(seq, Waiting::Receipt(slot, receipt));
             group.last_batch = seq;
@@ -153,10 +164,15 @@ impl Core {
 
     fn poll_messages(&mut self, slot: Slot) {
         let released = self.wal.released();
+        let mut lacking: Vec<(NodeId, ReplicaId, Term)> = Vec::new();
         let GroupSlot { raft, last_batch, .. } = &mut self.groups[slot as usize];
         let held_until = (*last_batch > released && !planted(Bug::AnswerBeforeDurable)).then_some(*last_batch);
         while let Some(outgoing) = raft.poll_message() {
             let Outgoing { message, node, durability } = outgoing;
+            if let Body::Snapshot { .. } = message.body {
+                lacking.push((node, message.to, message.term));
+                continue;
+            }
             if let (Durability::AfterPersist, Some(seq)) = (durability, held_until) {
                 let Message { group, from, to, term, body } = message;
                 let body = body.detached().expect("an append leaves at once");
@@ -168,6 +184,9 @@ impl Core {
                 // Nothing more of this turn goes there but one append, which tells what arrived.
                 raft.handle_unreachable(to);
             }
+        }
+        for (node, to, term) in lacking {
+            self.want_snapshot(slot, node, to, term);
         }
     }
 
@@ -191,11 +210,12 @@ impl Core {
     }
 
     /// Stops one group on this node. It says nothing more to anybody; its other replicas elect another leader.
-    fn fail_group(&mut self, slot: Slot, reason: String) {
+    pub(super) fn fail_group(&mut self, slot: Slot, reason: String) {
         let group = &mut self.groups[slot as usize];
         tracing::error!(group = %group.raft.group(), %reason, "the group failed on this node");
         group.failed = Some(reason);
         group.give_up(Unknown::GroupFailed, &mut self.outputs);
+        self.drop_snapshots(slot);
     }
 
     /// The log failed (promise 3): nothing is acknowledged any more, every group stops leading, the peers hear
@@ -209,6 +229,7 @@ impl Core {
             group.raft.step_down(now);
             group.give_up(Unknown::WalFailed, &mut self.outputs);
         }
+        self.drop_all_snapshots(Unavailable::WalFailed);
         let recorded: Vec<Waiting> = self.durable.drain().collect();
         for (_, reply) in self.removals.drain(..) {
             let error = RemoveError::Unavailable(Unavailable::WalFailed);
@@ -226,6 +247,9 @@ impl Core {
                     let error = RemoveError::Unavailable(Unavailable::WalFailed);
                     self.outputs.extend([Answer::RemoveGroup(reply, Err(error))]);
                 }
+                Waiting::Compacted(reply) => {
+                    self.outputs.extend([Answer::Compact(reply, Err(Unavailable::WalFailed.into()))]);
+                }
                 Waiting::Receipt(..) | Waiting::Message(..) | Waiting::Reopening(..) | Waiting::Peer(_) => {}
             }
         }
@@ -237,6 +261,7 @@ impl Core {
         let finished = || self.creating.is_empty() && self.groups.iter().all(|group| group.next_expiry().is_none());
         if self.phase == Phase::Stopping && finished() && self.wal.is_idle() {
             self.phase = Phase::Closing;
+            self.drop_all_snapshots(Unavailable::Stopped);
             self.links.close_all(&mut self.outputs);
             self.wal.close();
             self.wal.submit();
@@ -249,6 +274,7 @@ impl Core {
 
     /// A peer's node can't be reached: what was sent to it may be lost.
     pub(super) fn handle_unreachable(&mut self, node: NodeId) {
+        self.hasten_settling(self.now, node);
         for group in &mut self.groups {
             for replica in group.replicas_on(node) {
                 group.raft.handle_unreachable(replica);

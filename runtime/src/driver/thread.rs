@@ -108,7 +108,8 @@ fn open(start: CoreStart) -> Result<Opened, StartError> {
     let (wal, recovered) = Wal::open(&mut disk, start.wal, start.seed).map_err(StartError::Wal)?;
     let id = start.config.core;
     let now = clock::now();
-    let core = Core::open(start.config, wal, recovered, start.machines, now, start.seed);
+    let mut load = |wal: &Wal, group| wal.load_snapshot(&mut disk, group);
+    let core = Core::open(start.config, wal, recovered, start.machines, &mut load, now, start.seed);
     let core = core.map_err(StartError::Core)?;
     // From here on the device is not waited for but heard.
     disk.register_eventfd(bell.as_fd()).map_err(StartError::Ring)?;

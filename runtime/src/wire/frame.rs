@@ -27,6 +27,16 @@ pub enum FrameKind {
     Refusal = 3,
     /// A batch of protocol messages.
     Messages = 4,
+    /// A snapshot follows.
+    SnapshotBegin = 5,
+    /// A piece of it.
+    SnapshotChunk = 6,
+    /// The last piece was sent.
+    SnapshotEnd = 7,
+    /// No more of it will come.
+    SnapshotAbort = 8,
+    /// What the receiver says of it.
+    SnapshotAnswer = 9,
 }
 
 /// A whole, checked frame.
@@ -156,6 +166,11 @@ fn kind_of(byte: u8) -> Result<FrameKind, FrameError> {
         2 => Ok(FrameKind::Welcome),
         3 => Ok(FrameKind::Refusal),
         4 => Ok(FrameKind::Messages),
+        5 => Ok(FrameKind::SnapshotBegin),
+        6 => Ok(FrameKind::SnapshotChunk),
+        7 => Ok(FrameKind::SnapshotEnd),
+        8 => Ok(FrameKind::SnapshotAbort),
+        9 => Ok(FrameKind::SnapshotAnswer),
         found => Err(FrameError::Kind { found }),
     }
 }

@@ -6,6 +6,16 @@ use crate::core::port::CoreId;
 use raftyard_raft::NodeId;
 use raftyard_storage::wal::StoreId;
 
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purpose {
+    /// Messages, and answers to snapshots.
+    #[default]
+    Messages,
+    /// Snapshots, which would hold messages up.
+    Snapshots,
+}
+
 /// The dialling core's introduction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Hello {
@@ -34,6 +44,8 @@ pub struct Hello {
     /// For how many nanoseconds its replicas keep the promise in a heartbeat's answer, also over a restart of its
     /// process; zero if they would forget it then.
     pub promise_nanos: u64,
+    /// What this connection is for.
+    pub purpose: Purpose,
 }
 
 /// The accepting core's consent.
@@ -103,12 +115,13 @@ impl Hello {
         put(out, &self.entry_bytes_max.to_le_bytes());
         put(out, &self.frame_bytes_max.to_le_bytes());
         put(out, &self.promise_nanos.to_le_bytes());
+        put(out, &[u8::from(self.purpose == Purpose::Snapshots)]);
     }
 
     /// Reads the bytes.
     ///
     /// # Errors
-    /// Too few or too many bytes, or a node without a core.
+    /// Too few or too many bytes, a node without a core, or an unknown purpose.
     pub fn read(mut bytes: &[u8]) -> Result<Hello, FrameError> {
         let hello = Hello {
             format: u32::from_le_bytes(take(&mut bytes)?),
@@ -123,6 +136,11 @@ impl Hello {
             entry_bytes_max: u32::from_le_bytes(take(&mut bytes)?),
             frame_bytes_max: u32::from_le_bytes(take(&mut bytes)?),
             promise_nanos: u64::from_le_bytes(take(&mut bytes)?),
+            purpose: match take(&mut bytes)? {
+                [0] => Purpose::Messages,
+                [1] => Purpose::Snapshots,
+                _ => return Err(FrameError::Body("a connection for an unknown purpose")),
+            },
         };
         end(bytes)?;
         check_cores(hello.core, hello.cores)?;
@@ -224,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bytes_are_those_of_version_2() {
+    fn the_bytes_are_those_of_version_3() {
         let (node, core, store) = (NodeId(0x0102), CoreId(0x0304), StoreId(0x05));
         let hello = Hello {
             format: 0x0a0b_0c0d,
@@ -239,11 +257,12 @@ mod tests {
             entry_bytes_max: 0x15,
             frame_bytes_max: 0x16,
             promise_nanos: 0x17,
+            purpose: Purpose::Snapshots,
         };
         let mut bytes = Vec::new();
         hello.write(&mut bytes);
         let expected = "0d0c0b0a 1100000000000000 0201000000000000 0403 0706 05000000000000000000000000000000 \
-                        1200000000000000 1300000000000000 1400 15000000 16000000 1700000000000000";
+                        1200000000000000 1300000000000000 1400 15000000 16000000 1700000000000000 01";
         assert_eq!(hex(&bytes), expected.replace(' ', ""));
         bytes.clear();
         Welcome { node, core, cores: 0x0607, store, boot: 0x12 }.write(&mut bytes);
@@ -269,6 +288,7 @@ mod tests {
             entry_bytes_max: 10,
             frame_bytes_max: 11,
             promise_nanos: 12,
+            purpose: Purpose::Messages,
         };
         let mut bytes = Vec::new();
         hello.write(&mut bytes);

@@ -1,6 +1,7 @@
 //! One core alone, on a simulated disk: what its users are told, whatever goes wrong.
 
 mod rig;
+mod snapshots;
 
 use bytes::Bytes;
 use raftyard_raft::{GroupId, Term};
@@ -9,7 +10,6 @@ use raftyard_runtime::group::RoleName;
 use raftyard_runtime::mail::{CreateGroupError, Limit, NotProposed, ProposeError, Unknown};
 use raftyard_storage::sim::FaultTarget;
 use rig::{Rig, config};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 const EIO: i32 = 5;
@@ -200,10 +200,10 @@ fn proposals_expire_while_the_disk_stands_still_and_the_batch_is_full() {
 #[test]
 fn a_machine_that_cannot_be_opened_leaves_nothing_behind() {
     let mut rig = Rig::new(config());
-    rig.machine_applied.store(5, Ordering::Relaxed);
+    rig.machines_claim(5);
     let refused = rig.create_group(1, 1);
     assert!(matches!(refused, Err(CreateGroupError::Machine { .. })), "{refused:?}");
-    rig.machine_applied.store(0, Ordering::Relaxed);
+    rig.machines_claim(0);
     rig.create_group(1, 1).expect("nothing stands in the way");
     rig.restart();
     assert!(rig.status(1).is_some());

@@ -1,35 +1,109 @@
 //! A core, its disk, and a clock that the test moves.
 
 use bytes::Bytes;
-use raftyard_raft::{Configuration, GroupId, Instant, LogIndex, Member, NodeId, ReplicaId, Settings};
+use raftyard_raft::{
+    Base, Configuration, GroupId, Instant, LogIndex, LogPosition, Member, NodeId, ReplicaId, Settings, Term,
+};
 use raftyard_runtime::core::port::{Input, LinkId, Notice, Output};
-use raftyard_runtime::group::{Commands, GroupConfig, GroupStatus, Responses, StateMachine};
-use raftyard_runtime::mail::{Applied, CreateGroupError, Mail, ProposeError};
+use raftyard_runtime::group::{
+    Commands, GroupConfig, GroupStatus, Responses, SnapshotSink, SnapshotSource, StateMachine,
+};
+use raftyard_runtime::mail::{Applied, CompactError, CreateGroupError, Mail, ProposeError};
 use raftyard_runtime::{Core, CoreConfig};
 use raftyard_storage::io::{IoId, WalId};
 use raftyard_storage::sim::SimDisk;
 use raftyard_storage::wal::{Wal, WalConfig};
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 type Contents = Arc<Mutex<BTreeMap<GroupId, Vec<Bytes>>>>;
+type Stores = Arc<Mutex<BTreeMap<GroupId, (Base, Vec<Bytes>)>>>;
 pub(crate) type Answer = oneshot::Receiver<Result<Applied, ProposeError>>;
 
-struct Machine(GroupId, Contents, u64);
+/// What machines are made of.
+#[derive(Clone, Default)]
+struct Parts {
+    contents: Contents,
+    /// What machines with a disk of their own hold durably.
+    stores: Stores,
+    on_disk: Arc<AtomicBool>,
+    /// What a machine that is opened says it has applied.
+    applied: Arc<AtomicU64>,
+}
+
+struct Machine(GroupId, Parts);
+
+impl Parts {
+    fn open(&self, group: GroupId) -> Machine {
+        let held = self.stores.lock().expect("no panic holds it").get(&group).map(|(_, held)| held.clone());
+        self.contents.lock().expect("no panic holds it").insert(group, held.unwrap_or_default());
+        Machine(group, self.clone())
+    }
+}
 
 impl StateMachine for Machine {
-    fn applied_index(&self) -> LogIndex {
-        LogIndex(self.2)
+    fn durable(&self) -> Option<Base> {
+        let nothing = Base::initial(Arc::new(Configuration::joining()));
+        match self.1.applied.load(Ordering::Relaxed) {
+            0 if !self.1.on_disk.load(Ordering::Relaxed) => None,
+            0 => {
+                let stores = self.1.stores.lock().expect("no panic holds it");
+                Some(stores.get(&self.0).map_or(nothing, |(base, _)| base.clone()))
+            }
+            index => Some(Base { position: LogPosition { index: LogIndex(index), term: Term(1) }, ..nothing }),
+        }
     }
 
     fn apply(&mut self, commands: Commands<'_>, responses: &mut Responses) {
         for command in commands {
             assert!(&command.data[..] != b"panic", "the machine was told to panic");
-            self.1.lock().expect("no panic holds it").entry(self.0).or_default().push(command.data.clone());
+            self.1.contents.lock().expect("no panic holds it").entry(self.0).or_default().push(command.data.clone());
             responses.push(command.data.clone());
         }
+    }
+
+    fn snapshot(&mut self) -> Option<Box<dyn SnapshotSource>> {
+        let contents = self.1.contents.lock().expect("no panic holds it");
+        let held = contents.get(&self.0).map(|held| held.join(&b'\n')).unwrap_or_default();
+        Some(Box::new(Picture(held.into())))
+    }
+
+    fn restore(&mut self) -> Option<Box<dyn SnapshotSink>> {
+        Some(Box::new(Staging(self.0, self.1.clone(), Vec::new())))
+    }
+}
+
+struct Picture(Bytes);
+
+impl SnapshotSource for Picture {
+    fn next(&mut self, bytes_max: usize) -> io::Result<Option<Bytes>> {
+        let len = self.0.len().min(bytes_max);
+        Ok((len > 0).then(|| self.0.split_to(len)))
+    }
+}
+
+struct Staging(GroupId, Parts, Vec<u8>);
+
+impl SnapshotSink for Staging {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        if piece == b"broken" {
+            return Err(io::Error::other("a piece that no machine takes"));
+        }
+        self.2.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, base: &Base) -> io::Result<Box<dyn StateMachine>> {
+        let Staging(group, parts, bytes) = *self;
+        let held: Vec<Bytes> = bytes.split(|byte| *byte == b'\n').map(Bytes::copy_from_slice).collect();
+        if parts.on_disk.load(Ordering::Relaxed) {
+            parts.stores.lock().expect("no panic holds it").insert(group, (base.clone(), held.clone()));
+        }
+        parts.contents.lock().expect("no panic holds it").insert(group, held);
+        Ok(Box::new(Machine(group, parts)))
     }
 }
 
@@ -60,17 +134,14 @@ pub(crate) struct Rig {
     pub(crate) notices: Vec<Notice>,
     pub(crate) closed: Vec<LinkId>,
     accepted: u64,
-    contents: Contents,
-    /// What a machine that is opened says it has applied.
-    pub(crate) machine_applied: Arc<AtomicU64>,
+    parts: Parts,
 }
 
 impl Rig {
     pub(crate) fn new(config: CoreConfig) -> Rig {
         let mut disk = SimDisk::new();
-        let contents = Contents::default();
-        let machine_applied = Arc::default();
-        let core = open(&config, &mut disk, false, &contents, &machine_applied, Instant(0));
+        let parts = Parts::default();
+        let core = open(&config, &mut disk, false, &parts, Instant(0));
         Rig {
             config,
             core,
@@ -81,17 +152,26 @@ impl Rig {
             notices: Vec::new(),
             closed: Vec::new(),
             accepted: 0,
-            contents,
-            machine_applied,
+            parts,
         }
+    }
+
+    /// Machines have a disk of their own from now on.
+    pub(crate) fn machines_on_disk(&self) {
+        self.parts.on_disk.store(true, Ordering::Relaxed);
+    }
+
+    /// A machine that is opened says from now on that it has applied so much.
+    pub(crate) fn machines_claim(&self, applied: u64) {
+        self.parts.applied.store(applied, Ordering::Relaxed);
     }
 
     /// Power failure and start.
     pub(crate) fn restart(&mut self) {
         self.disk.crash(&mut || 0);
         self.held.clear();
-        self.contents.lock().expect("no panic holds it").clear();
-        self.core = open(&self.config, &mut self.disk, true, &self.contents, &self.machine_applied, self.now);
+        self.parts.contents.lock().expect("no panic holds it").clear();
+        self.core = open(&self.config, &mut self.disk, true, &self.parts, self.now);
     }
 
     pub(crate) fn core(&self) -> &Core {
@@ -134,7 +214,13 @@ impl Rig {
     }
 
     pub(crate) fn applied(&self, group: u64) -> Vec<Bytes> {
-        self.contents.lock().expect("no panic holds it").get(&GroupId(group)).cloned().unwrap_or_default()
+        self.parts.contents.lock().expect("no panic holds it").get(&GroupId(group)).cloned().unwrap_or_default()
+    }
+
+    pub(crate) fn compact(&mut self, group: u64, index: u64) -> oneshot::Receiver<Result<(), CompactError>> {
+        let (reply, answer) = oneshot::channel();
+        self.input(Input::Mail(Mail::Compact { group: GroupId(group), index: LogIndex(index), reply }));
+        answer
     }
 
     pub(crate) fn begin_shutdown(&mut self) -> oneshot::Receiver<()> {
@@ -213,17 +299,12 @@ impl Rig {
     }
 }
 
-fn open(
-    config: &CoreConfig,
-    disk: &mut SimDisk,
-    initialised: bool,
-    contents: &Contents,
-    applied: &Arc<AtomicU64>,
-    now: Instant,
-) -> Core {
+fn open(config: &CoreConfig, disk: &mut SimDisk, initialised: bool, parts: &Parts, now: Instant) -> Core {
     let wal_config = WalConfig { initialised, ..WalConfig::new(WalId(0)).with_segment_bytes(1 << 20) };
     let (wal, recovered) = Wal::open(disk, wal_config, 7).expect("an honest disk opens");
-    let (contents, applied) = (Arc::clone(contents), Arc::clone(applied));
-    let machines = move |group| Machine(group, Arc::clone(&contents), applied.load(Ordering::Relaxed));
-    Core::open(config.clone(), wal, recovered, Arc::new(machines), now, 11).expect("what was written can be read")
+    let parts = parts.clone();
+    let machines = move |group| parts.open(group);
+    let mut load = |wal: &Wal, group| wal.load_snapshot(disk, group);
+    let core = Core::open(config.clone(), wal, recovered, Arc::new(machines), &mut load, now, 11);
+    core.expect("what was written can be read")
 }

@@ -94,6 +94,9 @@ pub struct GroupItem {
     pub configurations: Vec<(LogIndex, Bytes)>,
     /// Where the pieces of its snapshot stand, in order.
     pub chunks: Vec<Stretch>,
+    /// The position of a snapshot that is being recorded, and where its pieces stand: the record that names it may come
+    /// behind this checkpoint.
+    pub incoming: Option<(LogPosition, Vec<Stretch>)>,
 }
 
 /// One thing that a checkpoint holds.
@@ -199,7 +202,8 @@ impl GroupItem {
         for len in [self.terms.len(), self.runs.len(), self.configurations.len(), self.chunks.len()] {
             out.extend_from_slice(&count(len));
         }
-        out.extend_from_slice(&u64::from(self.state.snapshot.is_some()).to_le_bytes());
+        let flags = u64::from(self.state.snapshot.is_some()) | u64::from(self.incoming.is_some()) << 1;
+        out.extend_from_slice(&flags.to_le_bytes());
         write_state(out, &self.state);
         for position in &self.terms {
             out.extend_from_slice(&position.index.0.to_le_bytes());
@@ -216,13 +220,18 @@ impl GroupItem {
         for chunk in &self.chunks {
             chunk.write(out);
         }
+        if let Some((position, chunks)) = &self.incoming {
+            for number in [position.index.0, position.term.0, chunks.len() as u64] {
+                out.extend_from_slice(&number.to_le_bytes());
+            }
+            chunks.iter().for_each(|chunk| chunk.write(out));
+        }
     }
 
     fn read(fields: &mut Fields<'_>) -> Option<GroupItem> {
         let [terms, runs, configurations, chunks] = [fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?];
-        let has_snapshot = match fields.u64()? {
-            0 => false,
-            1 => true,
+        let (has_snapshot, has_incoming) = match fields.u64()? {
+            flags @ 0..=3 => (flags & 1 != 0, flags & 2 != 0),
             _ => return None,
         };
         let state = read_state(fields, has_snapshot)?;
@@ -233,6 +242,7 @@ impl GroupItem {
             runs: Vec::with_capacity(bounded(runs, Stretch::BYTES)),
             configurations: Vec::new(),
             chunks: Vec::new(),
+            incoming: None,
             state,
         };
         for _ in 0..terms {
@@ -247,6 +257,14 @@ impl GroupItem {
         }
         for _ in 0..chunks {
             item.chunks.push(Stretch::read(fields)?);
+        }
+        if has_incoming {
+            let position = LogPosition { index: LogIndex(fields.u64()?), term: Term(fields.u64()?) };
+            let mut pieces = Vec::new();
+            for _ in 0..fields.u64()? {
+                pieces.push(Stretch::read(fields)?);
+            }
+            item.incoming = Some((position, pieces));
         }
         item.holds().then_some(item)
     }

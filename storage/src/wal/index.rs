@@ -182,6 +182,9 @@ impl Tracked {
             runs: self.runs.iter().map(Run::stretch).collect(),
             configurations: self.configurations().to_vec(),
             chunks: chunks.iter().map(|(_, place)| stretch(*place)).collect(),
+            incoming: self.incoming().map(|incoming| {
+                (incoming.position, incoming.chunks.iter().map(|(_, place)| stretch(*place)).collect())
+            }),
         }
     }
 
@@ -325,7 +328,7 @@ impl Index {
         set_snapshot(tracked, live, state.snapshot);
     }
 
-    /// A piece of a snapshot that is being recorded.
+    /// A piece of a snapshot that is being recorded. One without bytes begins it anew.
     pub(crate) fn chunk(&mut self, slot: Slot, position: LogPosition, offset: u64, bytes: u64, place: Place) {
         let tracked = self.slots[slot as usize].as_mut().expect("a slot in use");
         let live = &mut self.live;
@@ -339,8 +342,11 @@ impl Index {
             *live.entry(place.segment).or_default() += u64::from(place.len);
             return;
         }
-        if let Some(other) = rare.incoming.take_if(|incoming| incoming.position != position || offset == 0) {
+        if let Some(other) = rare.incoming.take_if(|incoming| incoming.position != position || bytes == 0) {
             other.chunks.iter().for_each(|(_, place)| kill(live, *place));
+        }
+        if bytes == 0 {
+            return tracked.tidy();
         }
         let incoming = rare.incoming.get_or_insert_with(|| Snapshot { position, ..Snapshot::default() });
         if let Some(chunk) = incoming.chunks.iter_mut().find(|(at, _)| *at == offset) {
@@ -394,7 +400,7 @@ impl Index {
     /// What a checkpoint says of a group takes the place of whatever is known of it. Records of the batch that the item
     /// began in, which stands at `begun_in` (segment, offset in bytes), are named by where they stand in that batch.
     pub(crate) fn replace(&mut self, item: GroupItem, begun_in: (u32, u32)) -> Slot {
-        let GroupItem { state, terms, runs, configurations, chunks } = item;
+        let GroupItem { state, terms, runs, configurations, chunks, incoming } = item;
         let mut tracked = Tracked::new(state.group, state.replica, Arc::new(state.configuration.clone()));
         tracked.hard_state = state.hard_state;
         (tracked.base, tracked.last) = (state.base, state.last);
@@ -411,17 +417,25 @@ impl Index {
             first = LogIndex(first.0 + u64::from(run.count));
             *self.live.entry(place.segment).or_default() += u64::from(place.len);
         }
-        let mut at = 0;
-        let mut places = Vec::new();
-        for place in chunks.into_iter().map(resolve) {
-            places.push((at, place));
-            at += u64::from(place.len).saturating_sub(CHUNK_OVERHEAD_BYTES as u64);
-            *self.live.entry(place.segment).or_default() += u64::from(place.len);
-        }
+        let live = &mut self.live;
+        let mut pieces = |chunks: Vec<Stretch>| {
+            let (mut at, mut places) = (0, Vec::new());
+            for place in chunks.into_iter().map(resolve) {
+                places.push((at, place));
+                at += u64::from(place.len).saturating_sub(CHUNK_OVERHEAD_BYTES as u64);
+                *live.entry(place.segment).or_default() += u64::from(place.len);
+            }
+            (at, places)
+        };
+        let incoming = incoming.map(|(position, chunks)| {
+            let (bytes, chunks) = pieces(chunks);
+            Snapshot { position, bytes, chunks }
+        });
+        let (at, places) = pieces(chunks);
         let snapshot_lost = state.snapshot.is_some_and(|(_, bytes)| bytes != at);
         let snapshot = state.snapshot.filter(|_| !snapshot_lost);
         let snapshot = snapshot.map(|(position, bytes)| Snapshot { position, bytes, chunks: places });
-        let rare = Rare { limit: state.limit, configurations, snapshot, incoming: None, snapshot_lost };
+        let rare = Rare { limit: state.limit, configurations, snapshot, incoming, snapshot_lost };
         tracked.rare = Some(Box::new(rare));
         tracked.tidy();
         match self.slot(state.group) {

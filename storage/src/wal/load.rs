@@ -30,22 +30,7 @@ impl Reading {
     /// # Errors
     /// As [`Reading::load`].
     pub fn load_snapshot(&self, disk: &mut dyn Disk, wal: WalId, group: GroupId) -> Result<Vec<u8>, WalError> {
-        let mut bytes = Vec::new();
-        let Some(tracked) = self.index.slot(group).map(|slot| self.index.at(slot)) else { return Ok(bytes) };
-        for (_, place) in tracked.snapshot().into_iter().flat_map(|snapshot| &snapshot.chunks) {
-            let path = segment_path(wal, SegmentNumber(u64::from(place.segment)));
-            let mut reader = SegmentReader::open(disk, path, BLOCK_BYTES as u64)?;
-            let read = read_record(&mut reader, disk, *place).map(<[u8]>::to_vec);
-            reader.close(disk)?;
-            match decode_one(2, &read?) {
-                Ok(Record::Chunk(chunk)) => bytes.extend_from_slice(chunk.data),
-                _ => {
-                    let (offset, index) = (u64::from(place.offset), LogIndex(0));
-                    return Err(WalError::Unreadable { file: path, offset, index });
-                }
-            }
-        }
-        Ok(bytes)
+        load_snapshot(&self.index, disk, wal, group)
     }
 }
 
@@ -57,6 +42,40 @@ impl Wal {
     pub fn load(&self, disk: &mut dyn Disk) -> Result<Loaded, WalError> {
         load(&self.index, disk, self.config.wal)
     }
+
+    /// As [`Reading::load_snapshot`]; nothing may be recorded and not released.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_snapshot(&self, disk: &mut dyn Disk, group: GroupId) -> Result<Vec<u8>, WalError> {
+        load_snapshot(&self.index, disk, self.config.wal, group)
+    }
+
+    /// Bytes of the records that hold a group's entries. Linear in their number.
+    #[must_use]
+    pub fn entry_bytes(&self, group: GroupId) -> u64 {
+        let tracked = self.index.slot(group).map(|slot| self.index.at(slot));
+        tracked.map_or(0, |tracked| tracked.runs.iter().map(|run| u64::from(run.place.len)).sum())
+    }
+}
+
+fn load_snapshot(index: &Index, disk: &mut dyn Disk, wal: WalId, group: GroupId) -> Result<Vec<u8>, WalError> {
+    let mut bytes = Vec::new();
+    let Some(tracked) = index.slot(group).map(|slot| index.at(slot)) else { return Ok(bytes) };
+    for (_, place) in tracked.snapshot().into_iter().flat_map(|snapshot| &snapshot.chunks) {
+        let path = segment_path(wal, SegmentNumber(u64::from(place.segment)));
+        let mut reader = SegmentReader::open(disk, path, BLOCK_BYTES as u64)?;
+        let read = read_record(&mut reader, disk, *place).map(<[u8]>::to_vec);
+        reader.close(disk)?;
+        match decode_one(2, &read?) {
+            Ok(Record::Chunk(chunk)) => bytes.extend_from_slice(chunk.data),
+            _ => {
+                let (offset, index) = (u64::from(place.offset), LogIndex(0));
+                return Err(WalError::Unreadable { file: path, offset, index });
+            }
+        }
+    }
+    Ok(bytes)
 }
 
 fn load(index: &Index, disk: &mut dyn Disk, wal: WalId) -> Result<Loaded, WalError> {

@@ -145,6 +145,13 @@ impl Wal {
         let slot = self.slot(group, replica);
         let known = self.index.at(slot).snapshot();
         assert!(known.is_none_or(|known| known.position != snapshot), "that snapshot is here already");
+        if offset == 0 {
+            // A piece at offset 0 that is moved looks like one that begins anew; so that is said by a piece without bytes.
+            let begin = Chunk { group, replica, snapshot, offset, data: &[] };
+            if let Some(place) = self.record(CHUNK_OVERHEAD_BYTES, |out| encode_chunk(out, &begin)) {
+                self.index.chunk(slot, snapshot, offset, 0, place);
+            }
+        }
         let chunk = Chunk { group, replica, snapshot, offset, data };
         let place = self.record(CHUNK_OVERHEAD_BYTES + data.len(), |out| encode_chunk(out, &chunk));
         if let Some(place) = place {

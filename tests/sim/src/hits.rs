@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Every fault, command and outcome that a campaign must have seen. Disk damage with repair, snapshots, moves of groups and
+/// Every fault, command and outcome that a campaign must have seen. Disk damage with repair, moves of groups and
 /// sessions join when the mechanisms do.
 pub const CLASSES: &[&str] = &[
     // Network.
@@ -40,6 +40,10 @@ pub const CLASSES: &[&str] = &[
     "replica with amnesia",
     // The runtime.
     "machine panicked",
+    "log compacted",
+    "snapshot sent",
+    "snapshot installed",
+    "snapshot failed",
     "mailbox full",
     "group created",
     "replica joined",

@@ -3,9 +3,10 @@
 //! A command is an operation's number, a key, and padding; the number is the value. A query is a key.
 
 use bytes::Bytes;
-use raftyard_raft::GroupId;
-use raftyard_runtime::group::{Commands, Responses, StateMachine};
+use raftyard_raft::{Base, GroupId};
+use raftyard_runtime::group::{Commands, Responses, SnapshotSink, SnapshotSource, StateMachine};
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 /// What a machine says when it was told to panic.
@@ -64,9 +65,62 @@ impl StateMachine for Machine {
         }
     }
 
+    fn snapshot(&mut self) -> Option<Box<dyn SnapshotSource>> {
+        let inside = self.machines.look();
+        let applied = inside.applied.get(&self.group).map(|applied| &applied[..]).unwrap_or_default();
+        let applied = applied.iter().map(|operation| (0, *operation));
+        let words = applied.chain(self.values.iter().map(|(key, value)| (key + 1, *value)));
+        let bytes: Vec<u8> = words.flat_map(|(key, value)| [key.to_le_bytes(), value.to_le_bytes()].concat()).collect();
+        Some(Box::new(Picture(bytes.into())))
+    }
+
+    fn restore(&mut self) -> Option<Box<dyn SnapshotSink>> {
+        Some(Box::new(Staging { group: self.group, machines: self.machines.clone(), bytes: Vec::new() }))
+    }
+
     fn read(&mut self, query: &Bytes) -> Bytes {
         let value = self.values.get(&number(query, 0)).copied().unwrap_or_default();
         Bytes::copy_from_slice(&value.to_le_bytes())
+    }
+}
+
+/// A snapshot: pairs of numbers, zero and an operation that was applied, or a key plus one and its value.
+struct Picture(Bytes);
+
+impl SnapshotSource for Picture {
+    fn next(&mut self, bytes_max: usize) -> io::Result<Option<Bytes>> {
+        // Small pieces, so that a window of them closes.
+        let len = self.0.len().min(bytes_max).min(512);
+        Ok((len > 0).then(|| self.0.split_to(len)))
+    }
+}
+
+struct Staging {
+    group: GroupId,
+    machines: Machines,
+    bytes: Vec<u8>,
+}
+
+impl SnapshotSink for Staging {
+    fn write(&mut self, piece: &[u8]) -> io::Result<()> {
+        self.bytes.extend_from_slice(piece);
+        Ok(())
+    }
+
+    fn finish(self: Box<Self>, _: &Base) -> io::Result<Box<dyn StateMachine>> {
+        let Staging { group, machines, bytes } = *self;
+        if !bytes.len().is_multiple_of(16) {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a snapshot that is not whole"));
+        }
+        let (mut applied, mut values) = (Vec::new(), BTreeMap::new());
+        for pair in bytes.chunks(16) {
+            match number(pair, 0) {
+                0 => applied.push(number(pair, 8)),
+                key => drop(values.insert(key - 1, number(pair, 8))),
+            }
+        }
+        machines.look().applied.insert(group, applied);
+        Ok(Box::new(Machine { group, values, machines }))
     }
 }
 

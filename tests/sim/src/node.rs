@@ -3,6 +3,7 @@
 use crate::machine::{Machines, TOLD_TO_PANIC};
 use crate::rng::Rng;
 use raftyard_raft::{GroupId, Instant, NodeId, Settings};
+use raftyard_runtime::core::Counters;
 use raftyard_runtime::core::port::CoreId;
 use raftyard_runtime::mailbox::Mailbox;
 use raftyard_runtime::{Core, CoreConfig};
@@ -31,6 +32,8 @@ pub(crate) struct Shape {
     pub(crate) mailbox_max: usize,
     pub(crate) leases: bool,
     pub(crate) uncommitted_bytes_max: usize,
+    /// Bytes and entries that are kept for peers that lag; the usual limits are never reached here.
+    pub(crate) retained: Option<(u64, u64)>,
 }
 
 /// How far a clock may run from true time, in millionths.
@@ -50,6 +53,7 @@ impl Shape {
             mailbox_max: if rng.chance(30) { 2 } else { 64 },
             leases: rng.chance(50),
             uncommitted_bytes_max: if rng.chance(30) { 4 << 10 } else { 1 << 20 },
+            retained: rng.chance(60).then(|| (100 + rng.below(3_000), 1 + rng.below(12))),
         }
     }
 
@@ -71,7 +75,13 @@ impl Shape {
     }
 
     fn core(&self, node: NodeId, store: StoreId, boot: u64) -> CoreConfig {
+        let defaults = CoreConfig::default();
+        let (retain_bytes, retain_entries) = self.retained.unwrap_or((defaults.retain_bytes, defaults.retain_entries));
         CoreConfig {
+            retain_bytes,
+            retain_entries,
+            snapshots_max: 1 + usize::from(self.groups > 2),
+            snapshot_timeout: Duration::from_secs(1),
             cluster: 7,
             node,
             core: CoreId(0),
@@ -85,7 +95,7 @@ impl Shape {
             entry_bytes_max: 4 << 10,
             frame_bytes_max: 64 << 10,
             send_buffer_bytes_max: 32 << 10,
-            ..CoreConfig::default()
+            ..defaults
         }
     }
 
@@ -137,6 +147,8 @@ pub(crate) struct SimNode {
     /// Its disk's log was opened before.
     initialised: bool,
     pub(crate) machines: Machines,
+    /// What its core had counted when that was last looked at.
+    pub(crate) counted: Counters,
     /// Groups that stopped here in this life.
     pub(crate) ailing: BTreeSet<GroupId>,
     /// A turn is due; inputs until then share it.
@@ -170,6 +182,7 @@ impl SimNode {
             life: 0,
             initialised: false,
             machines: Machines::default(),
+            counted: Counters::default(),
             ailing: BTreeSet::new(),
             turn_due: false,
             stalled_until: Instant(0),
@@ -202,6 +215,7 @@ impl SimNode {
     pub(crate) fn start(&mut self, shape: &Shape, now: Instant, rng: &mut Rng) -> Result<(), WalError> {
         self.life += 1;
         self.machines = Machines::default();
+        self.counted = Counters::default();
         self.ailing.clear();
         self.mailbox = Mailbox::new(shape.mailbox_max, || ());
         self.turn_due = false;
@@ -210,7 +224,9 @@ impl SimNode {
         let machines = self.machines.clone();
         let config = shape.core(self.id, self.store, rng.next());
         let factory = Arc::new(move |group: GroupId| machines.open(group));
-        let core = Core::open(config, wal, recovered, factory, self.local(now), rng.next());
+        let (local, disk) = (self.local(now), &mut self.disk);
+        let mut load = |wal: &Wal, group| wal.load_snapshot(disk, group);
+        let core = Core::open(config, wal, recovered, factory, &mut load, local, rng.next());
         self.core = Some(core.expect("what the log returns is what a replica wrote"));
         Ok(())
     }

@@ -3,7 +3,7 @@
 use crate::net::kind;
 use crate::world::World;
 use raftyard_raft::{GroupId, Member, Raft, Role};
-use raftyard_runtime::wire::{BatchReader, Frame, FrameKind};
+use raftyard_runtime::wire::{BatchReader, Frame, FrameKind, SnapshotAnswer, SnapshotBegin};
 
 /// Lines that are kept.
 const TOLD_MAX: usize = 200_000;
@@ -40,10 +40,19 @@ impl World {
     }
 
     pub(crate) fn tell_messages(&mut self, from: usize, to: usize, frame: &[u8]) {
-        if self.told.is_none() || kind(frame) != FrameKind::Messages as u8 {
+        if self.told.is_none() || kind(frame) < FrameKind::Messages as u8 {
             return;
         }
         let Ok(Some((frame, _))) = Frame::parse(frame, usize::MAX) else { return };
+        if frame.kind != FrameKind::Messages {
+            let (kind, len) = (frame.kind, frame.payload.len());
+            let said = match kind {
+                FrameKind::SnapshotBegin => format!("{:?}", SnapshotBegin::read(frame.body)),
+                FrameKind::SnapshotAnswer => format!("{:?}", SnapshotAnswer::read(frame.body)),
+                _ => format!("{kind:?}, {len} B"),
+            };
+            return self.tell(|_| format!("      {} -> {} {said}", from + 1, to + 1));
+        }
         let mut lines = Vec::new();
         let mut reader = BatchReader::default();
         let read = reader.read(&frame, |message| {

@@ -56,7 +56,7 @@ impl World {
 
     fn send_wildly(&mut self, connection: usize, side: usize, frame: &[u8]) {
         // A handshake has nothing that a doubled or late frame of it could mean.
-        let fate = if kind(frame) == FrameKind::Messages as u8 {
+        let fate = if kind(frame) >= FrameKind::Messages as u8 {
             self.net.fate(self.now, &mut self.rng)
         } else {
             Fate::Arrives

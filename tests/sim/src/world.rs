@@ -334,7 +334,7 @@ impl World {
 
     fn turn(&mut self, node: usize) -> Result<(), String> {
         let local = self.nodes[node].local(self.now);
-        let SimNode { core, mailbox, turn_due, .. } = &mut self.nodes[node];
+        let SimNode { core, mailbox, turn_due, counted, .. } = &mut self.nodes[node];
         *turn_due = false;
         let Some(core) = core else { return Ok(()) };
         while let Some(mail) = mailbox.receive() {
@@ -351,6 +351,16 @@ impl World {
                 let (group, bytes) = (raft.group(), raft.uncommitted_bytes());
                 return Err(format!("node {} group {group}: {bytes} B uncommitted, beyond the limit", node + 1));
             }
+        }
+        let now = core.counters();
+        let counted = std::mem::replace(counted, now);
+        for (class, before, now) in [
+            ("log compacted", counted.logs_compacted, now.logs_compacted),
+            ("snapshot sent", counted.snapshots_sent, now.snapshots_sent),
+            ("snapshot installed", counted.snapshots_installed, now.snapshots_installed),
+            ("snapshot failed", counted.snapshots_failed, now.snapshots_failed),
+        ] {
+            (before..now).for_each(|_| self.hits.hit(class));
         }
         let mut outputs = Vec::new();
         while let Some(output) = core.poll_output() {
