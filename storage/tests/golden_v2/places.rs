@@ -137,7 +137,8 @@ fn records_stand_where_the_format_says() {
     assert_eq!((head(moved), n(moved + 48), n(moved + 56), n(moved + 64)), ((0, 2, 0xa, 1), 2, 3, 5));
     assert_eq!((n(moved + 72), SEGMENT[moved + 84], n(moved + 88)), (4, 1, 5), "an empty entry, then another");
     assert_eq!(head(of(7)[0]), (0, 0, 0xe, 5));
-    let [one, two] = of(8)[..] else { panic!("two pieces") };
+    let [begins, one, two] = of(8)[..] else { panic!("an empty piece, with which it begins, and two more") };
+    assert_eq!((head(begins).0, n(begins + 32), n(begins + 48), number(SEGMENT, begins, 4)), (0, 1, 0, 56));
     assert_eq!((head(one), n(one + 32), n(one + 40), n(one + 48)), ((0, 0, 0xa, 1), 1, 4, 0));
     assert_eq!(
         (&SEGMENT[one + 56..one + 64], n(two + 48), &SEGMENT[two + 56..two + 61]),
@@ -183,7 +184,7 @@ fn checkpoints_stand_where_the_format_says() {
         [2, 2, 82032, 105],
         "count, segment, offset, length"
     );
-    assert_eq!([0, 4, 8, 12].map(|place| count(terms + 48, place)), [0, 2, 41024, 64], "a piece");
+    assert_eq!([0, 4, 8, 12].map(|place| count(terms + 48, place)), [0, 2, 41080, 64], "a piece");
     let (gone, promise, peer, end) = (found[4].1, found[5].1, found[6].1, found[7].1);
     assert_eq!((n(gone + 8), n(gone + 16), n(promise + 8), n(peer + 8)), (0xe, 5, 0x600, 0x12));
     assert_eq!(n(peer + 16), 0x0123_4567_89ab_cdef);
