@@ -16,7 +16,7 @@ step cargo test --workspace --locked
 step cargo test --release -p raftyard-storage --test damage --locked
 # Whole nodes under faults, and bugs that they must be caught with.
 step cargo run --release -p raftyard-sim --locked -- sim --seeds 0..5000
-step bash scripts/bugs.sh 1,2,3,4,5,6,7,9,10,20,23,26,29,30 0..2000
+step bash scripts/bugs.sh 1,2,3,4,5,6,7,9,10,12,20,23,26,29,30,40 0..2000
 RUSTDOCFLAGS="-D warnings" step cargo doc --workspace --no-deps --locked
 # The synchronous core, without the executor that drives it.
 step cargo build -p raftyard-runtime --no-default-features --locked
