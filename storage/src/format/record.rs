@@ -318,6 +318,15 @@ pub fn decode_one(version: u16, bytes: &[u8]) -> Result<Record<'_>, RecordFault>
     if len == bytes.len() { Ok(record) } else { Err(RecordFault::Length) }
 }
 
+/// As [`decode_one`], where nothing says which version wrote it. A record of version 2 has a checksum, and is none of version 1
+/// by accident, because then its group would be another.
+///
+/// # Errors
+/// If it is no record of any version.
+pub fn decode_any(bytes: &[u8]) -> Result<Record<'_>, RecordFault> {
+    decode_one(2, bytes).or_else(|_| decode_one(1, bytes))
+}
+
 fn decode_next<'a>(version: u16, fields: &mut Fields<'a>, prove: bool) -> Result<(Record<'a>, usize), RecordFault> {
     if version == 1 {
         return v1::decode(fields);

@@ -7,14 +7,15 @@ use super::files::{Handle, path};
 use super::runs::{FILLING, Place, Run};
 use super::{Purpose, Wal};
 use crate::aligned::AlignedBuf;
-use crate::format::record::{Chunk, GroupRecord, Record, decode_one};
-use crate::io::{BLOCK_BYTES, IoError, IoOp, IoOutput, IoResult};
+use crate::format::record::{Chunk, GroupRecord, Record, decode_any};
+use crate::io::{IoError, IoOp, IoOutput, IoResult};
 use raftyard_raft::{Entry, GroupId, LogIndex, ReplicaId};
 use std::collections::VecDeque;
 
 /// Reads of one fetch, at most; the rest is fetched by the next.
 const READS_MAX: usize = 16;
 const EIO: i32 = 5;
+const ENOENT: i32 = 2;
 /// Records of one fetch, at most.
 const RECORDS_MAX: usize = 1024;
 /// Places that lie no further apart are read together.
@@ -158,7 +159,7 @@ impl Wal {
         let mut parts: Vec<Part> = Vec::new();
         let mut kept = Vec::new();
         for run in runs {
-            let (offset, len) = aligned(run.place);
+            let (offset, len) = run.place.blocks();
             let count = parts.len();
             match parts.last_mut() {
                 Some(part) if part.segment == run.place.segment && part.takes(offset, len) => {
@@ -229,7 +230,7 @@ impl Wal {
         let number = self.reads.next;
         self.reads.in_flight.push((number, owner, segment));
         let Some(file) = self.files.get_mut(segment) else {
-            return self.handle_read(number, Err(IoError { operation: "read", errno: 2 }));
+            return self.handle_read(number, Err(IoError { operation: "read", errno: ENOENT }));
         };
         // What lies behind the end takes no memory, whatever a checkpoint claims.
         let len = len.min(file.bytes.saturating_sub(offset));
@@ -340,10 +341,7 @@ impl Wal {
                 if !tracked.runs.between(first, first).any(|now| now.place == run.place) {
                     return Err(FetchError::Gone);
                 }
-                return Err(fetch
-                    .failed
-                    .filter(|error| error.errno != 5)
-                    .map_or(FetchError::Lost { first }, FetchError::Io));
+                return Err(fetch.unread(first));
             };
             for entry in record.entries.iter() {
                 let expected = entries.last().map_or(first, |entry| entry.index.next());
@@ -386,7 +384,7 @@ impl Fetch {
 
     /// The record at a run's place, if it is the one it should be.
     fn entries_of(&self, run: &Run) -> Option<GroupRecord<'_>> {
-        match record_at(self.bytes(run.place)?)? {
+        match decode_any(self.bytes(run.place)?).ok()? {
             Record::Group(record) | Record::Relocated(record) => {
                 let whose = (record.group, record.replica) == (self.wanted.group, self.replica);
                 let held = !record.entries.is_empty()
@@ -398,29 +396,20 @@ impl Fetch {
         }
     }
 
+    /// Why what begins with `first` could not be had: the disk refused, or lost it.
+    fn unread(&self, first: LogIndex) -> FetchError {
+        self.failed.filter(|error| error.errno != EIO).map_or(FetchError::Lost { first }, FetchError::Io)
+    }
+
     fn chunk(&self, offset: u64) -> Result<FetchedData, FetchError> {
-        let lost = FetchError::Lost { first: LogIndex(0) };
         let place = self.runs.first().expect("a chunk stands in one place").place;
-        match self.bytes(place).and_then(record_at) {
-            Some(Record::Chunk(Chunk { group, replica, offset: at, data, .. }))
+        match self.bytes(place).map(decode_any) {
+            Some(Ok(Record::Chunk(Chunk { group, replica, offset: at, data, .. })))
                 if (group, replica, at) == (self.wanted.group, self.replica, offset) =>
             {
                 Ok(FetchedData::Chunk(data.to_vec()))
             }
-            _ => Err(self.failed.filter(|error| error.errno != 5).map_or(lost, FetchError::Io)),
+            _ => Err(self.unread(LogIndex(0))),
         }
     }
-}
-
-/// The record in these bytes, of whichever version: one of version 2 has a checksum, and is none of version 1 by accident,
-/// because then its group would be another.
-fn record_at(bytes: &[u8]) -> Option<Record<'_>> {
-    decode_one(2, bytes).or_else(|_| decode_one(1, bytes)).ok()
-}
-
-fn aligned(place: Place) -> (u64, u64) {
-    let block = BLOCK_BYTES as u64;
-    let start = u64::from(place.offset) / block * block;
-    let end = (u64::from(place.offset) + u64::from(place.len)).next_multiple_of(block);
-    (start, end - start)
 }

@@ -2,12 +2,13 @@
 
 use super::Wal;
 use super::error::WalError;
+use super::files::path;
 use super::index::Index;
 use super::reader::SegmentReader;
-use super::recovery::{Reading, segment_path};
+use super::recovery::Reading;
 use super::runs::{Place, Run};
-use crate::format::record::{Record, decode_one};
-use crate::io::{BLOCK_BYTES, Disk, SegmentNumber, WalId};
+use crate::format::record::{Record, decode_any};
+use crate::io::{BLOCK_BYTES, Disk, WalId};
 use raftyard_raft::{Entry, GroupId, LogIndex};
 use std::collections::BTreeMap;
 
@@ -22,9 +23,7 @@ impl Reading {
     pub fn load(&self, disk: &mut dyn Disk, wal: WalId) -> Result<Loaded, WalError> {
         load(&self.index, disk, wal)
     }
-}
 
-impl Reading {
     /// Reads the state machine's snapshot that the log keeps for a group; empty if it keeps none. Blocking.
     ///
     /// # Errors
@@ -63,11 +62,11 @@ fn load_snapshot(index: &Index, disk: &mut dyn Disk, wal: WalId, group: GroupId)
     let mut bytes = Vec::new();
     let Some(tracked) = index.slot(group).map(|slot| index.at(slot)) else { return Ok(bytes) };
     for (_, place) in tracked.snapshot().into_iter().flat_map(|snapshot| &snapshot.chunks) {
-        let path = segment_path(wal, SegmentNumber(u64::from(place.segment)));
+        let path = path(wal, place.segment);
         let mut reader = SegmentReader::open(disk, path, BLOCK_BYTES as u64)?;
         let read = read_record(&mut reader, disk, *place).map(<[u8]>::to_vec);
         reader.close(disk)?;
-        match decode_one(2, &read?) {
+        match decode_any(&read?) {
             Ok(Record::Chunk(chunk)) => bytes.extend_from_slice(chunk.data),
             _ => {
                 let (offset, index) = (u64::from(place.offset), LogIndex(0));
@@ -92,8 +91,7 @@ fn load(index: &Index, disk: &mut dyn Disk, wal: WalId) -> Result<Loaded, WalErr
                 if let Some((_, open)) = other {
                     open.close(disk)?;
                 }
-                let path = segment_path(wal, SegmentNumber(u64::from(place.segment)));
-                SegmentReader::open(disk, path, 1 << 20)?
+                SegmentReader::open(disk, path(wal, place.segment), 1 << 20)?
             }
         };
         let entries = loaded.get_mut(&group).expect("made for every group");
@@ -119,8 +117,7 @@ fn record(
     let file = reader.path();
     let bytes = read_record(reader, disk, run.place)?;
     let lost = WalError::Unreadable { file, offset: u64::from(run.place.offset), index: run.first };
-    let found = decode_one(2, bytes).or_else(|_| decode_one(1, bytes));
-    let (Ok(Record::Group(record)) | Ok(Record::Relocated(record))) = found else { return Err(lost) };
+    let (Ok(Record::Group(record)) | Ok(Record::Relocated(record))) = decode_any(bytes) else { return Err(lost) };
     let wanted = |index: &LogIndex| run.indexes().contains(index);
     let before = entries.len();
     entries.extend(record.entries.iter().filter(|entry| wanted(&entry.index)).map(|entry| entry.to_entry()));
@@ -134,7 +131,7 @@ pub(super) fn read_record<'a>(
     place: Place,
 ) -> Result<&'a [u8], WalError> {
     let (offset, len) = (u64::from(place.offset), u64::from(place.len));
-    let start = offset / BLOCK_BYTES as u64 * BLOCK_BYTES as u64;
+    let (start, _) = place.blocks();
     let bytes = reader.bytes(disk, start, offset + len - start)?;
     Ok(usize::try_from(offset - start).ok().and_then(|at| bytes.get(at..)).unwrap_or_default())
 }

@@ -61,8 +61,6 @@ impl Reclaim {
         self.budget = (self.budget + PACE * bytes).min(64 << 20);
     }
 
-    pub(super) fn handle_batch(&mut self, _sequence: BatchSeq) {}
-
     /// Whether a batch without anything to say would help.
     pub(super) fn awaits_batch(&self) -> bool {
         self.outside.is_some()

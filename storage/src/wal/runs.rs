@@ -3,6 +3,7 @@
 //! Owns the arithmetic of overlaps alone. It must never name an entry twice. Used by the index.
 
 use crate::format::checkpoint::Stretch;
+use crate::io::BLOCK_BYTES;
 use raftyard_raft::LogIndex;
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
@@ -16,6 +17,16 @@ pub(crate) struct Place {
     pub(crate) segment: u32,
     pub(crate) offset: u32,
     pub(crate) len: u32,
+}
+
+impl Place {
+    /// The whole blocks around the record: where they start and how long they are, in bytes.
+    pub(crate) fn blocks(self) -> (u64, u64) {
+        let block = BLOCK_BYTES as u64;
+        let (offset, len) = (u64::from(self.offset), u64::from(self.len));
+        let start = offset / block * block;
+        (start, (offset + len).next_multiple_of(block) - start)
+    }
 }
 
 /// Consecutive entries of one group within one record.

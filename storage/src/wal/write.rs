@@ -105,7 +105,6 @@ impl Wal {
             first_segment: self.first_segment,
         };
         self.checkpoints.handle_batch(place(&self.segment, self.filling));
-        self.reclaim.handle_batch(self.filling);
         let filled = self.next_fill();
         let mut buffer = filled.into_buffer();
         buffer.pad_to_block();
