@@ -36,13 +36,16 @@ pub(crate) struct Free {
 #[derive(Debug, Default)]
 pub(crate) struct Files {
     segments: BTreeMap<u32, SegmentFile>,
+    /// Bytes of all of them, kept because it is asked for at every batch.
+    bytes: u64,
     /// Files of a segment's length that count no more, to become segments again.
     pub(crate) free: Vec<Free>,
 }
 
 impl Files {
     pub(crate) fn add(&mut self, number: SegmentNumber, handle: Handle, bytes: u64) {
-        self.segments.insert(short(number), SegmentFile { handle, bytes, reads: 0 });
+        let before = self.segments.insert(short(number), SegmentFile { handle, bytes, reads: 0 });
+        self.bytes = self.bytes + bytes - before.map_or(0, |file| file.bytes);
     }
 
     pub(crate) fn get(&self, segment: u32) -> Option<SegmentFile> {
@@ -64,12 +67,14 @@ impl Files {
     }
 
     pub(crate) fn remove(&mut self, segment: u32) -> Option<SegmentFile> {
-        self.segments.remove(&segment)
+        let removed = self.segments.remove(&segment)?;
+        self.bytes -= removed.bytes;
+        Some(removed)
     }
 
     /// Bytes of all segments.
     pub(crate) fn bytes(&self) -> u64 {
-        self.segments.values().map(|file| file.bytes).sum()
+        self.bytes
     }
 }
 

@@ -16,6 +16,7 @@ mod fetch;
 mod files;
 mod fill;
 mod index;
+mod live;
 mod load;
 mod open;
 mod prepare;
@@ -26,6 +27,7 @@ mod recovery;
 mod replay;
 mod runs;
 pub mod tools;
+mod tracked;
 mod write;
 
 pub use crate::format::{BatchSeq, StoreId};

@@ -160,13 +160,14 @@ impl Runs {
         true
     }
 
-    /// What was recorded in the batch that filled, with entries from `first` on, stands there now.
-    pub(crate) fn settle(&mut self, first: LogIndex, segment: u32, batch_offset: u32) -> Option<u32> {
+    /// What was recorded in the batch that filled, with entries from `first` on, stands where that batch does now; returns
+    /// that place.
+    pub(crate) fn settle(&mut self, first: LogIndex, segment: u32, batch_offset: u32) -> Option<Place> {
         let at = self.find(first);
         let run = self.runs.get_mut(at).filter(|run| run.place.segment == FILLING)?;
         run.place.segment = segment;
         run.place.offset += batch_offset;
-        Some(run.place.len)
+        Some(run.place)
     }
 
     /// The last index such that everything after `base` up to it is here.
@@ -237,8 +238,9 @@ mod tests {
     fn what_filled_is_settled_once() {
         let mut runs = runs(&[(1, 3)]);
         runs.push(Run { first: LogIndex(4), count: 2, place: Place { segment: FILLING, offset: 64, len: 30 } });
-        assert_eq!(runs.settle(LogIndex(4), 9, 8192), Some(30));
+        let settled = Place { segment: 9, offset: 8256, len: 30 };
+        assert_eq!(runs.settle(LogIndex(4), 9, 8192), Some(settled));
         assert_eq!(runs.settle(LogIndex(4), 9, 8192), None);
-        assert_eq!(runs.iter().last().map(|run| run.place), Some(Place { segment: 9, offset: 8256, len: 30 }));
+        assert_eq!(runs.iter().last().map(|run| run.place), Some(settled));
     }
 }

@@ -8,8 +8,9 @@ mod chain;
 mod walk;
 
 use super::error::WalError;
-use super::index::{Index, Tracked};
+use super::index::Index;
 use super::replay::Complete;
+use super::tracked::Tracked;
 use crate::format::segment::{BATCHES_OFFSET, BatchPlace};
 use crate::format::{BatchSeq, StoreId};
 use crate::io::{Directory, Disk, FileName, FilePath, SegmentNumber, WalId};

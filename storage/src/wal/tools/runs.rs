@@ -1,11 +1,11 @@
 //! Whether everything that a log names can be read where it says.
 
 use super::super::files::path;
-use super::super::index::Tracked;
 use super::super::load::read_record;
 use super::super::reader::SegmentReader;
 use super::super::recovery::{Reading, WINDOW_BYTES};
 use super::super::runs::{Place, Run};
+use super::super::tracked::Tracked;
 use crate::format::record::{CHUNK_OVERHEAD_BYTES, Record, decode_one};
 use crate::io::{Disk, FilePath, WalId};
 use raftyard_raft::{GroupId, LogIndex};
