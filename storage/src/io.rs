@@ -46,6 +46,28 @@ pub struct FilePath {
     pub name: FileName,
 }
 
+impl FileName {
+    /// The segment whose file is called so, if it is one's.
+    pub(crate) const fn segment(self) -> Option<SegmentNumber> {
+        match self {
+            FileName::Segment(number) => Some(number),
+            _ => None,
+        }
+    }
+}
+
+impl FilePath {
+    /// A file of a log.
+    pub(crate) const fn in_wal(wal: WalId, name: FileName) -> FilePath {
+        FilePath { directory: Directory::Wal(wal), name }
+    }
+
+    /// A log's segment.
+    pub(crate) const fn segment(wal: WalId, number: SegmentNumber) -> FilePath {
+        FilePath::in_wal(wal, FileName::Segment(number))
+    }
+}
+
 impl fmt::Display for Directory {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

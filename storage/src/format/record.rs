@@ -140,6 +140,16 @@ pub struct State {
     pub snapshot: Option<(LogPosition, u64)>,
 }
 
+impl State {
+    /// The newest position that the replica may have acknowledged, as this says it: its bound, or else where its log ends.
+    pub(crate) fn claim(&self) -> LogPosition {
+        match self.limit {
+            Limit::Bound(bound) => bound,
+            Limit::None | Limit::Amnesia => self.last,
+        }
+    }
+}
+
 /// A piece of a state machine's snapshot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk<'a> {

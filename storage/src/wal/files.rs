@@ -84,5 +84,5 @@ pub(crate) fn short(number: SegmentNumber) -> u32 {
 }
 
 pub(crate) fn path(wal: WalId, segment: u32) -> FilePath {
-    super::recovery::segment_path(wal, SegmentNumber(u64::from(segment)))
+    FilePath::segment(wal, SegmentNumber(u64::from(segment)))
 }

@@ -8,6 +8,7 @@ use super::runs::{FILLING, Place, Run};
 use super::tracked::Tracked;
 use crate::format::StoreId;
 use crate::format::checkpoint::GroupItem;
+use crate::format::echo::{Echo, EchoState};
 use crate::format::record::{EntryIn, RecordFault, State};
 use raftyard_raft::{Configuration, GroupId, Limit, LogIndex, LogPosition, NodeId, ReplicaId};
 use rustc_hash::FxHashMap;
@@ -108,6 +109,14 @@ impl Index {
     pub(crate) fn replica(&self, group: GroupId, replica: ReplicaId) -> Result<Slot, RecordFault> {
         let slot = self.slot(group).filter(|slot| self.at(*slot).replica == replica);
         slot.ok_or(RecordFault::NoSuchReplica { group, replica })
+    }
+
+    /// How a replica stands that was touched.
+    pub(crate) fn echo(&self, group: GroupId, replica: ReplicaId) -> Echo {
+        match self.replica(group, replica) {
+            Ok(slot) => self.at(slot).echo(),
+            Err(_) => Echo { group, replica, state: EchoState::Removed },
+        }
     }
 
     /// Entries that replace the log from the first one's index on.

@@ -49,7 +49,6 @@ use index::{Index, Slot};
 use prepare::Preparation;
 use raftyard_raft::{GroupId, Limit, LogIndex, ReplicaId};
 use reclaim::Reclaim;
-use recovery::segment_path;
 use std::collections::VecDeque;
 use std::time::Duration;
 use write::Submitted;
@@ -301,7 +300,7 @@ impl Wal {
             }
             (Purpose::Batch { sequence, segment }, Err(error)) => {
                 self.submitted.retain(|batch| batch.sequence != sequence);
-                self.fail(WalFailure { file: segment_path(self.config.wal, segment), error });
+                self.fail(WalFailure { file: FilePath::segment(self.config.wal, segment), error });
             }
             (Purpose::Next | Purpose::Reserve, result) => self.handle_prepared(purpose, result),
             (Purpose::Open { segment }, result) => self.handle_opened(segment, result),
@@ -387,7 +386,7 @@ impl Wal {
     /// The file that batches go to at present.
     #[must_use]
     pub fn segment(&self) -> FilePath {
-        segment_path(self.config.wal, self.segment.number)
+        FilePath::segment(self.config.wal, self.segment.number)
     }
 
     /// Bytes of the log: of its segments, and of the records in them that still count.

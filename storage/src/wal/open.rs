@@ -11,16 +11,15 @@ use super::files::{Files, Free, Handle};
 use super::index::Index;
 use super::prepare::Preparation;
 use super::reader::execute;
-use super::recovery::{LogEnd, Reading, Recovered, read, segment_path};
+use super::recovery::{LogEnd, Reading, Recovered, list, read};
 use super::write::RESERVE_NUMBERS;
 use crate::aligned::AlignedBuf;
 use crate::format::batch::{self, BATCH_HEADER_BYTES, BatchHeader};
-use crate::format::echo::{Echo, EchoState};
+use crate::format::echo::Echo;
 use crate::format::segment::{BATCHES_OFFSET, BatchPlace, PreviousSegment, SegmentHeader};
 use crate::format::{BatchSeq, FORMAT_VERSION, Writer};
 use crate::io::{BLOCK_BYTES, Directory, Disk, FileId, FileName, FilePath, IoOp, IoOutput, SegmentNumber, WriteMode};
 use crate::seed::salt;
-use raftyard_raft::{GroupId, ReplicaId};
 
 const ENOENT: i32 = 2;
 /// Nothing else runs while a log opens, so that its first segment is zero-filled in large pieces.
@@ -51,13 +50,13 @@ pub(crate) fn open(disk: &mut dyn Disk, config: &WalConfig, seed: u64) -> Result
     let reading = read(disk, config.wal)?;
     check_presence(config, &reading)?;
     for number in &reading.read {
-        sync_segment(disk, segment_path(config.wal, *number))?;
+        sync_segment(disk, FilePath::segment(config.wal, *number))?;
     }
     let (header, file, at) = match continued(disk, config, &reading)? {
         Some(continued) => continued,
         None => begin(disk, config, &reading, seed)?,
     };
-    let checkpoints = reading.complete.map_or([None, None], |complete| [Some(complete.begin), complete.previous]);
+    let checkpoints = reading.checkpoints();
     let first = reading.first.max(SegmentNumber(1));
     let opening = Opening { header, file, at, end: reading.end, first, echoes: echoes(&reading) };
     let (offset, checksum) = write_opening(disk, &opening)?;
@@ -88,12 +87,7 @@ fn echoes(reading: &Reading) -> Vec<Echo> {
     let mut touched = reading.touched.clone();
     touched.sort_unstable();
     touched.dedup();
-    let index = &reading.index;
-    let echo = |&(group, replica): &(GroupId, ReplicaId)| match index.replica(group, replica) {
-        Ok(slot) => index.at(slot).echo(),
-        Err(_) => Echo { group, replica, state: EchoState::Removed },
-    };
-    touched.iter().map(echo).collect()
+    touched.iter().map(|(group, replica)| reading.index.echo(*group, *replica)).collect()
 }
 
 /// Makes the directory of a log that no manifest names yet, and its entry durable: an earlier start may have been
@@ -115,12 +109,9 @@ fn ensure_directory(disk: &mut dyn Disk, config: &WalConfig) -> Result<(), WalEr
 /// first opening batch, which was durable before the manifest was written.
 fn check_presence(config: &WalConfig, reading: &Reading) -> Result<(), WalError> {
     if config.initialised && reading.end.is_none() {
-        let mut segments = reading.files.iter().filter_map(|(name, _)| match name {
-            FileName::Segment(number) => Some(*number),
-            _ => None,
-        });
-        let number = segments.next().ok_or(WalError::Missing { wal: config.wal })?;
-        let file = segment_path(config.wal, number);
+        let segment = reading.files.iter().find_map(|(name, _)| name.segment());
+        let number = segment.ok_or(WalError::Missing { wal: config.wal })?;
+        let file = FilePath::segment(config.wal, number);
         return Err(WalError::Damaged { file, offset: BATCHES_OFFSET, sequence: BatchSeq(1) });
     }
     if !config.initialised && reading.holds_records {
@@ -150,21 +141,14 @@ fn continued(
     reading: &Reading,
 ) -> Result<Option<(SegmentHeader, FileId, u64)>, WalError> {
     let (Some(end), Some(header)) = (reading.end, reading.newest) else { return Ok(None) };
-    let highest = reading.files.iter().filter_map(|(name, _)| segment_number(*name)).max();
+    let highest = reading.files.iter().filter_map(|(name, _)| name.segment()).max();
     let room = header.segment_bytes.saturating_sub(end.offset) >= 2 * BLOCK_BYTES as u64;
     let same = header.version == FORMAT_VERSION && highest == Some(header.number);
     if !(reading.recovered.stats.clean && reading.recovered.damage.is_empty() && room && same) {
         return Ok(None);
     }
-    let (file, _) = open_file(disk, segment_path(config.wal, header.number))?;
+    let (file, _) = open_file(disk, FilePath::segment(config.wal, header.number))?;
     Ok(Some((header, file, end.offset)))
-}
-
-fn segment_number(name: FileName) -> Option<SegmentNumber> {
-    match name {
-        FileName::Segment(number) => Some(number),
-        _ => None,
-    }
 }
 
 /// A new segment that continues the log at its end. Its number is above every number ever named, also of segments that
@@ -175,11 +159,10 @@ fn begin(
     reading: &Reading,
     seed: u64,
 ) -> Result<(SegmentHeader, FileId, u64), WalError> {
-    let highest = reading.files.iter().filter_map(|(name, _)| segment_number(*name)).max();
+    let highest = reading.files.iter().filter_map(|(name, _)| name.segment()).max();
     let exhausted = WalError::Exhausted { wal: config.wal };
     let number = highest.map_or(0, |number| number.0).checked_add(1);
     let number = number.filter(|n| *n < u64::from(u32::MAX / 2)).ok_or(exhausted)?;
-    let checkpoints = reading.complete.map_or([None, None], |complete| [Some(complete.begin), complete.previous]);
     let header = SegmentHeader {
         version: FORMAT_VERSION,
         wal: config.wal,
@@ -190,7 +173,7 @@ fn begin(
         // Everything kept was synced above.
         durable_upto: reading.end.map_or(BatchSeq(0), |end| end.sequence),
         first: if reading.end.is_some() { reading.first.max(SegmentNumber(1)) } else { SegmentNumber(number) },
-        checkpoints,
+        checkpoints: reading.checkpoints(),
         writer: Writer::this(),
     };
     let file = make_segment(disk, config, reading, header)?;
@@ -219,14 +202,14 @@ fn make_segment(
     // One with the new segment's name would be in its way; those of another length are of no use to anybody.
     for (name, bytes) in &reading.files {
         if matches!(name, FileName::Spare(_)) && (*bytes != config.segment_bytes || *name == own) {
-            let path = FilePath { directory: Directory::Wal(config.wal), name: *name };
+            let path = FilePath::in_wal(config.wal, *name);
             execute(disk, Place::File(path), IoOp::Remove(path))?;
         }
     }
     let mut preparation = match spare {
         Some((name, _)) => {
-            let path = FilePath { directory: Directory::Wal(config.wal), name: *name };
-            let free = Free { path, written: matches!(name, FileName::Segment(_)) };
+            let path = FilePath::in_wal(config.wal, *name);
+            let free = Free { path, written: name.segment().is_some() };
             Preparation::recycled(header, free, OPENING_ZERO_CHUNK_BYTES)
         }
         None => Preparation::fresh(header, OPENING_ZERO_CHUNK_BYTES),
@@ -280,7 +263,7 @@ fn write_opening(disk: &mut dyn Disk, opening: &Opening) -> Result<(u64, u32), W
         first_segment: opening.first,
     };
     let checksum = batch::seal(&mut buffer, header, segment.checksum_seed(), opening.at);
-    let place = Place::File(segment_path(segment.wal, segment.number));
+    let place = Place::File(FilePath::segment(segment.wal, segment.number));
     let op = IoOp::Write { file: opening.file, offset: opening.at, buffer, mode: WriteMode::Dsync };
     execute(disk, place, op)?;
     Ok((opening.at + bytes, checksum))
@@ -296,8 +279,8 @@ fn sort_files(
     let mut files = Files::default();
     let mut spares = 0;
     let newest_kept = reading.end.map(|end| end.segment);
-    for (name, bytes) in list(disk, config)? {
-        let path = FilePath { directory: Directory::Wal(config.wal), name };
+    for (name, bytes) in list(disk, config.wal)?.names {
+        let path = FilePath::in_wal(config.wal, name);
         let counts = match name {
             FileName::Segment(number) if number == opening.header.number => {
                 files.add(number, Handle::Open(opening.file), bytes);
@@ -315,18 +298,10 @@ fn sort_files(
             FileName::Manifest | FileName::ManifestNew => continue,
         };
         if counts && bytes == config.segment_bytes && files.free.len() < config.reserve_segments + 2 {
-            files.free.push(Free { path, written: matches!(name, FileName::Segment(_)) });
+            files.free.push(Free { path, written: name.segment().is_some() });
         } else {
             execute(disk, Place::File(path), IoOp::Remove(path))?;
         }
     }
     Ok((files, spares))
-}
-
-fn list(disk: &mut dyn Disk, config: &WalConfig) -> Result<Vec<(FileName, u64)>, WalError> {
-    let directory = Directory::Wal(config.wal);
-    match execute(disk, Place::Directory(directory), IoOp::List(directory))? {
-        IoOutput::Names(names) => Ok(names),
-        _ => panic!("the device answers a listing with names"),
-    }
 }

@@ -181,14 +181,14 @@ impl Preparation {
     /// The file's name at the end, for messages.
     pub(crate) fn path(&self) -> FilePath {
         match &self.header {
-            Some(header) => FilePath { directory: Directory::Wal(self.wal), name: FileName::Segment(header.number) },
+            Some(header) => FilePath::segment(self.wal, header.number),
             None => self.spare,
         }
     }
 }
 
 fn spare(wal: WalId, number: SegmentNumber) -> FilePath {
-    FilePath { directory: Directory::Wal(wal), name: FileName::Spare(number) }
+    FilePath::in_wal(wal, FileName::Spare(number))
 }
 
 impl FilePath {

@@ -51,6 +51,13 @@ pub(crate) struct Complete {
     pub(crate) previous: Option<BatchPlace>,
 }
 
+impl Complete {
+    /// Where it and the one before it begin, best first.
+    pub(crate) fn places(self) -> [Option<BatchPlace>; 2] {
+        [Some(self.begin), self.previous]
+    }
+}
+
 /// Where a batch stands whose records are replayed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BatchAt {
@@ -197,11 +204,7 @@ impl Replay {
             Record::State(state) => {
                 let slot = self.slot_of(state.group, state.replica, sequence);
                 self.state(slot, &state);
-                let claim = match state.limit {
-                    Limit::Bound(bound) => bound,
-                    Limit::None | Limit::Amnesia => state.last,
-                };
-                self.prove(slot, sequence, claim);
+                self.prove(slot, sequence, state.claim());
             }
             Record::Removal { group, replica } => {
                 if let Ok(slot) = self.index.replica(group, replica) {
@@ -339,10 +342,7 @@ impl Replay {
         match item {
             Item::Group(item) => {
                 self.holds_records = true;
-                let claim = match item.state.limit {
-                    Limit::Bound(bound) => bound,
-                    Limit::None | Limit::Amnesia => item.state.last,
-                };
+                let claim = item.state.claim();
                 let slot = self.index.replace(*item, begun_in);
                 *self.proof_mut(slot) = Proof { after: sequence, claim, ..Proof::default() };
             }

@@ -6,7 +6,6 @@ use super::fill::Fill;
 use super::prepare::Preparation;
 use super::{Closing, OpenSegment, Purpose, Wal, place};
 use crate::format::batch::{self, BatchHeader};
-use crate::format::echo::{Echo, EchoState};
 use crate::format::segment::{BATCHES_OFFSET, PreviousSegment, SegmentHeader};
 use crate::format::{BatchSeq, FORMAT_VERSION, Writer};
 use crate::io::{BLOCK_BYTES, IoOp, SegmentNumber, WriteMode};
@@ -136,10 +135,7 @@ impl Wal {
         }
         self.index.settled();
         let index = &self.index;
-        let echoes = self.touched.drain(..).map(|(group, replica)| match index.replica(group, replica) {
-            Ok(slot) => index.at(slot).echo(),
-            Err(_) => Echo { group, replica, state: EchoState::Removed },
-        });
+        let echoes = self.touched.drain(..).map(|(group, replica)| index.echo(group, replica));
         let buffer = self.buffers.pop().unwrap_or_default();
         std::mem::replace(&mut self.fill, Fill::new(buffer, echoes))
     }

@@ -2,7 +2,6 @@
 
 use super::super::error::{Place, WalError};
 use super::super::reader::{SegmentReader, execute};
-use super::segment_path;
 use crate::format::segment::{BATCHES_OFFSET, HeaderFault, SegmentHeader, decode_header};
 use crate::io::{Directory, Disk, FileName, FilePath, IoOp, IoOutput, SegmentNumber, WalId};
 use std::collections::BTreeSet;
@@ -26,10 +25,7 @@ pub(crate) fn list(disk: &mut dyn Disk, wal: WalId) -> Result<Files, WalError> {
         IoOutput::Names(names) => names,
         _ => panic!("the device answers a listing with names"),
     };
-    let segments = names.iter().filter_map(|(name, _)| match name {
-        FileName::Segment(number) => Some(*number),
-        _ => None,
-    });
+    let segments = names.iter().filter_map(|(name, _)| name.segment());
     Ok(Files { segments: segments.collect(), names })
 }
 
@@ -56,7 +52,7 @@ pub(super) fn chain(
             break;
         };
         if !files.segments.contains(&number) {
-            return Err(WalError::SegmentMissing { file: segment_path(wal, number), named_by: link.path });
+            return Err(WalError::SegmentMissing { file: FilePath::segment(wal, number), named_by: link.path });
         }
         // Numbers fall strictly (the decoder checks it), so this ends.
         chain.push(read_header(disk, wal, number)?);
@@ -66,7 +62,7 @@ pub(super) fn chain(
 }
 
 pub(crate) fn read_header(disk: &mut dyn Disk, wal: WalId, number: SegmentNumber) -> Result<Link, WalError> {
-    let path = segment_path(wal, number);
+    let path = FilePath::segment(wal, number);
     let mut reader = SegmentReader::open(disk, path, BATCHES_OFFSET)?;
     let bytes = reader.len();
     let decoded = decode_header(reader.bytes(disk, 0, BATCHES_OFFSET)?);

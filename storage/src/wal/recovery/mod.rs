@@ -13,7 +13,7 @@ use super::replay::Complete;
 use super::tracked::Tracked;
 use crate::format::segment::{BATCHES_OFFSET, BatchPlace};
 use crate::format::{BatchSeq, StoreId};
-use crate::io::{Directory, Disk, FileName, FilePath, SegmentNumber, WalId};
+use crate::io::{Disk, FileName, FilePath, SegmentNumber, WalId};
 use bytes::Bytes;
 pub(crate) use chain::{Files, Link, list, read_header};
 use raftyard_raft::{Configuration, GroupId, HardState, Limit, LogIndex, LogPosition, NodeId, ReplicaId};
@@ -159,6 +159,13 @@ pub struct Reading {
     pub(crate) limited: Vec<GroupId>,
 }
 
+impl Reading {
+    /// Where the last two complete checkpoints begin, newest first.
+    pub(crate) fn checkpoints(&self) -> [Option<BatchPlace>; 2] {
+        self.complete.map_or([None, None], Complete::places)
+    }
+}
+
 /// The end of what was kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LogEnd {
@@ -168,10 +175,6 @@ pub(crate) struct LogEnd {
     pub(crate) checksum: u32,
     /// Whether batches up to that sequence were lost behind the last one kept.
     pub(crate) lost: bool,
-}
-
-pub(crate) fn segment_path(wal: WalId, number: SegmentNumber) -> FilePath {
-    FilePath { directory: Directory::Wal(wal), name: FileName::Segment(number) }
 }
 
 /// Reads the log in `Directory::Wal(wal)` and decides what of it stands.
@@ -216,7 +219,10 @@ fn checkpoints(
     let mut first = look.first_segment;
     if let Some(previous) = newest.header.previous.filter(|previous| previous.number >= first) {
         if !files.segments.contains(&previous.number) {
-            return Err(WalError::SegmentMissing { file: segment_path(wal, previous.number), named_by: newest.path });
+            return Err(WalError::SegmentMissing {
+                file: FilePath::segment(wal, previous.number),
+                named_by: newest.path,
+            });
         }
         let link = chain::read_header(disk, wal, previous.number)?;
         let mut look = Walk::looking();
@@ -224,7 +230,7 @@ fn checkpoints(
         ended = ended.or(look.replay.ended);
         first = first.max(look.first_segment);
     }
-    let ended = ended.into_iter().flat_map(|complete| [Some(complete.begin), complete.previous]);
+    let ended = ended.into_iter().flat_map(Complete::places);
     Ok((ended.chain(newest.header.checkpoints).flatten().collect(), first))
 }
 
@@ -312,5 +318,5 @@ fn finish(
 
 fn malformed(wal: WalId, chain: &[Link], sequence: BatchSeq, fault: crate::format::record::RecordFault) -> WalError {
     let newest = chain.last().map_or(SegmentNumber(0), |link| link.header.number);
-    WalError::Malformed { file: segment_path(wal, newest), offset: 0, sequence, fault }
+    WalError::Malformed { file: FilePath::segment(wal, newest), offset: 0, sequence, fault }
 }

@@ -214,10 +214,8 @@ impl Walk {
             // It has no echo: nothing says who lost what.
             return Err(WalError::Damaged { file, offset, sequence: first });
         }
-        let explained = first == last && echoed;
-        let hole = Hole { first, last, explained };
-        self.holes.push(hole);
-        self.damage.push(Damage { file, offset, first, last, explained });
+        let hole = Hole { first, last, explained: first == last && echoed };
+        self.note_hole(file, offset, hole);
         self.replay.interrupted(hole);
         self.stats.last = last;
         Ok(())
@@ -226,8 +224,12 @@ impl Walk {
     /// Where no sequence tells what came before the first batch found, its place does: a segment begins with one.
     fn lose_front(&mut self) {
         let Some((file, offset, _)) = self.broken.filter(|_| self.proof.is_some()) else { return };
-        let (first, last, explained) = (self.stats.last, self.stats.last, false);
-        self.holes.push(Hole { first, last, explained });
+        self.note_hole(file, offset, Hole { first: self.stats.last, last: self.stats.last, explained: false });
+    }
+
+    fn note_hole(&mut self, file: FilePath, offset: u64, hole: Hole) {
+        let Hole { first, last, explained } = hole;
+        self.holes.push(hole);
         self.damage.push(Damage { file, offset, first, last, explained });
     }
 

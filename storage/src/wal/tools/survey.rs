@@ -1,8 +1,8 @@
 //! Which files of a log's directory count, and for how much.
 
 use super::super::error::WalError;
-use super::super::recovery::{Files, Link, list, read_header, segment_path};
-use crate::io::{Directory, Disk, FileName, FilePath, SegmentNumber, WalId};
+use super::super::recovery::{Files, Link, list, read_header};
+use crate::io::{Disk, FileName, FilePath, SegmentNumber, WalId};
 
 /// What a file is to its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub(super) fn survey(
     surveyed.reverse();
     for (name, bytes) in &files.names {
         if matches!(name, FileName::Spare(_)) {
-            let file = FilePath { directory: Directory::Wal(wal), name: *name };
+            let file = FilePath::in_wal(wal, *name);
             surveyed.push(Surveyed { file, bytes: *bytes, state: SegmentState::Spare, link: None, trouble: None });
         }
     }
@@ -88,7 +88,7 @@ fn segments(
     let mut expected: Option<(SegmentNumber, u64, FilePath)> = None;
     let mut ended = false;
     for &number in files.segments.iter().rev() {
-        let file = segment_path(wal, number);
+        let file = FilePath::segment(wal, number);
         let bytes = files.names.iter().find(|(name, _)| *name == file.name).map_or(0, |(_, bytes)| *bytes);
         let without_header = |state| Surveyed { file, bytes, state, link: None, trouble: None };
         if ended || first.is_some_and(|first| number < first) {
@@ -135,7 +135,7 @@ fn segments(
 }
 
 fn missing(wal: WalId, number: SegmentNumber, named_by: FilePath) -> Surveyed {
-    let file = segment_path(wal, number);
+    let file = FilePath::segment(wal, number);
     let trouble = Some(WalError::SegmentMissing { file, named_by });
     Surveyed { file, bytes: 0, state: SegmentState::Missing, link: None, trouble }
 }

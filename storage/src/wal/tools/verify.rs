@@ -9,7 +9,7 @@ use super::survey::{Surveyed, survey};
 use crate::aligned::AlignedBuf;
 use crate::format::BatchSeq;
 use crate::format::segment::{BATCHES_OFFSET, SegmentHeader};
-use crate::io::{BLOCK_BYTES, Directory, Disk, FileName, FilePath, IoOp, IoOutput, WalId};
+use crate::io::{BLOCK_BYTES, Directory, Disk, FilePath, IoOp, IoOutput, WalId};
 use raftyard_raft::GroupId;
 use raftyard_raft::Limit;
 
@@ -95,8 +95,8 @@ fn presence(wal: WalId, reading: Reading) -> Result<Reading, WalError> {
     if reading.end.is_some() {
         return Ok(reading);
     }
-    let segment = reading.files.iter().find(|(name, _)| matches!(name, FileName::Segment(_)));
-    let file = segment.map(|(name, _)| FilePath { directory: Directory::Wal(wal), name: *name });
+    let segment = reading.files.iter().find_map(|(name, _)| name.segment());
+    let file = segment.map(|number| FilePath::segment(wal, number));
     let damaged = |file| WalError::Damaged { file, offset: BATCHES_OFFSET, sequence: BatchSeq(1) };
     Err(file.map_or(WalError::Missing { wal }, damaged))
 }
