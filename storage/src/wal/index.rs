@@ -141,10 +141,12 @@ impl Index {
     pub(crate) fn relocate(&mut self, slot: Slot, moved: RangeInclusive<LogIndex>, place: Place) -> bool {
         let (tracked, live) = self.parts(slot);
         let moved = (*moved.start()).max(tracked.base.index.next())..=*moved.end();
-        if moved.is_empty() || !tracked.runs.relocate(moved, place, |place| live.kill(place)) {
+        if moved.is_empty() {
             return false;
         }
-        live.add(place);
+        let Some((before, now)) = tracked.runs.relocate(moved, place) else { return false };
+        before.iter().for_each(|run| live.kill(run.place));
+        now.iter().for_each(|run| live.add(run.place));
         true
     }
 
@@ -281,5 +283,34 @@ pub(crate) fn limited(before: Limit, claim: LogPosition) -> Limit {
         Limit::Amnesia => Limit::Amnesia,
         Limit::Bound(bound) if bound.at_least_as_new_as(claim) => before,
         Limit::None | Limit::Bound(_) => Limit::Bound(claim),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use raftyard_raft::{EntryKind, Term};
+
+    fn entries(indexes: RangeInclusive<u64>) -> impl Iterator<Item = EntryIn<'static>> {
+        indexes.map(|index| EntryIn { term: Term(1), index: LogIndex(index), kind: EntryKind::Command, data: b"" })
+    }
+
+    #[test]
+    fn what_others_have_in_a_segment_counts_however_a_record_there_was_split() {
+        let mut index = Index::default();
+        let joining = Arc::new(Configuration::joining());
+        let split = index.create(GroupId(1), ReplicaId(1), Arc::clone(&joining)).expect("it is new");
+        let other = index.create(GroupId(2), ReplicaId(1), joining).expect("it is new");
+        let place = |segment, offset| Place { segment, offset, len: 100 };
+        index.append(split, place(1, 0), entries(1..=10));
+        index.append(other, place(1, 100), entries(1..=10));
+        // As a replay does where the batches that gave up the others are lost.
+        assert!(index.relocate(split, LogIndex(4)..=LogIndex(6), place(2, 0)));
+        index.forget_entries(split, LogIndex(3));
+        assert!(index.live_bytes(1) >= 200, "entries 7 to 10 are there, and those of the other group");
+        index.truncate(split, LogIndex(6));
+        assert_eq!((index.live_bytes(1), index.live_bytes(2)), (100, 100), "the other group's");
+        index.remove(other);
+        assert_eq!((index.live_bytes(1), index.live_bytes_total()), (0, 100));
     }
 }

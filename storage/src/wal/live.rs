@@ -3,7 +3,8 @@
 use super::runs::Place;
 use std::collections::BTreeMap;
 
-/// Bytes of records that count, by segment and in all.
+/// Bytes of records that count, by segment and in all. A record counts once for every run and every piece of a snapshot that
+/// stands in it: one of which only the middle was moved counts twice, until both ends are gone.
 #[derive(Debug, Default)]
 pub(super) struct Live {
     segments: BTreeMap<u32, u64>,

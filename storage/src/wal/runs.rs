@@ -118,13 +118,9 @@ impl Runs {
         }
     }
 
-    /// The entries `moved` stand at `place` now. Says whether that was so: all of them are here.
-    pub(crate) fn relocate(
-        &mut self,
-        moved: RangeInclusive<LogIndex>,
-        place: Place,
-        mut dead: impl FnMut(Place),
-    ) -> bool {
+    /// The entries `moved` stand at `place` now, if all of them are here. Returns the runs that others took the place of, and
+    /// these others: where only a part of a run moved, what is left of it.
+    pub(crate) fn relocate(&mut self, moved: RangeInclusive<LogIndex>, place: Place) -> Option<(Vec<Run>, Vec<Run>)> {
         let (first, last) = (*moved.start(), *moved.end());
         let at = self.find(first);
         let covered: Vec<Run> = self.between(first, last).copied().collect();
@@ -132,7 +128,7 @@ impl Runs {
             && covered.last().is_some_and(|run| run.last() >= last)
             && covered.windows(2).all(|pair| pair[0].last().next() == pair[1].first);
         if !whole {
-            return false;
+            return None;
         }
         let count = |first: LogIndex, last: LogIndex| u32::try_from(last.0 - first.0 + 1).expect("within a run");
         let mut now = Vec::with_capacity(3);
@@ -143,21 +139,16 @@ impl Runs {
         if let Some(tail) = covered.last().filter(|run| run.last() > last) {
             now.push(Run { first: last.next(), count: count(last.next(), tail.last()), ..*tail });
         }
-        for run in &covered {
-            if !now.iter().any(|kept| kept.place == run.place) {
-                dead(run.place);
-            }
-        }
         if let ([only], [run]) = (&covered[..], &now[..]) {
             debug_assert_eq!(self.runs[at].first, only.first);
             self.runs[at] = *run;
-            return true;
+        } else {
+            let mut tail = self.runs.split_off(at);
+            tail.drain(..covered.len());
+            self.runs.extend(&now);
+            self.runs.append(&mut tail);
         }
-        let mut tail = self.runs.split_off(at);
-        tail.drain(..covered.len());
-        self.runs.extend(now);
-        self.runs.append(&mut tail);
-        true
+        Some((covered, now))
     }
 
     /// What was recorded in the batch that filled, with entries from `first` on, stands where that batch does now; returns
@@ -221,15 +212,22 @@ mod tests {
     fn relocation_keeps_what_is_around() {
         let mut dead = Vec::new();
         let mut runs = runs(&[(1, 3), (4, 4), (9, 2)]);
-        assert!(runs.relocate(LogIndex(5)..=LogIndex(6), place(7), |p| dead.push(p.offset)));
+        let mut relocate = |runs: &mut Runs, moved: RangeInclusive<u64>, to| {
+            let moved = LogIndex(*moved.start())..=LogIndex(*moved.end());
+            let (before, now) = runs.relocate(moved, place(to))?;
+            let is_left = |run: &&Run| now.iter().any(|kept| kept.place == run.place);
+            dead.extend(before.iter().filter(|run| !is_left(run)).map(|run| run.place.offset));
+            Some(dead.clone())
+        };
+        let dead = relocate(&mut runs, 5..=6, 7).expect("they are here");
         assert_eq!(shape(&runs), [(1, 3, 0), (4, 1, 1), (5, 2, 7), (7, 1, 1), (9, 2, 2)]);
         assert!(dead.is_empty(), "parts of the record still count");
-        assert!(runs.relocate(LogIndex(1)..=LogIndex(3), place(8), |p| dead.push(p.offset)));
+        let dead = relocate(&mut runs, 1..=3, 8).expect("they are here");
         assert_eq!((dead.as_slice(), shape(&runs)[0]), (&[0][..], (1, 3, 8)));
-        assert!(runs.relocate(LogIndex(3)..=LogIndex(7), place(9), |p| dead.push(p.offset)));
+        let dead = relocate(&mut runs, 3..=7, 9).expect("they are here");
         assert_eq!(shape(&runs), [(1, 2, 8), (3, 5, 9), (9, 2, 2)]);
         assert_eq!(dead, [0, 1, 7, 1], "record 1 had two runs");
-        assert!(!runs.relocate(LogIndex(7)..=LogIndex(9), place(9), |_| {}), "entry 8 is lost");
+        assert_eq!(relocate(&mut runs, 7..=9, 9), None, "entry 8 is lost");
         assert_eq!(runs.contiguous_after(LogIndex(0)), LogIndex(7));
         assert_eq!(runs.contiguous_after(LogIndex(8)), LogIndex(10));
     }
